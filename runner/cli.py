@@ -1,0 +1,139 @@
+"""The command line: Hydra composes, one job at a time is executed, and the exit code says how it went."""
+
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.config import CONF_DIR, register
+from runner.errors import BadInput
+
+REFUSED, FAILED = 2, 1
+
+
+class Stopped(BaseException):
+    """A signal ended a run in good order. Not an Exception, so that it ends a sweep too."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class Carried(BaseException):
+    """Carries an error past Hydra, which would add words of its own, or make a warning of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class JobFailed(Exception):
+    """A job of a sweep failed; its folder's run.log says how."""
+
+
+def task(cfg: DictConfig) -> None:
+    """One job, as Hydra calls it."""
+    from rich.console import Console
+
+    from runner.job import execute
+    from runner.summary import summarise
+
+    hydra_cfg = cast(DictConfig, HydraConfig.instance().cfg)
+    folder, overrides = Path(hydra_cfg.hydra.runtime.output_dir), list(hydra_cfg.hydra.overrides.task)
+    try:
+        ended = execute(cfg, folder, overrides, hydra_cfg)
+    except Exception as error:
+        with suppress(OSError):
+            folder.rmdir()  # Hydra made it; one that is still empty belongs to a refused run
+        if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
+            raise JobFailed(f"{' '.join(overrides)}: {error}") from error
+        raise Carried(error) from error
+    summarise(folder, ended, Console())
+    if ended.status == "interrupted":
+        raise Stopped(128 + signal.Signals[ended.reason])
+
+
+class CheckSweep(Callback):
+    """Before the first job of a sweep starts, every job is composed and its values are checked."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        from runner.build import check_config
+
+        loader = GlobalHydra.instance().config_loader()
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *config.hydra.overrides.task])
+        for batch in BasicSweeper.split_arguments(parsed, None):
+            for overrides in batch:
+                job = loader.load_sweep_config(config, list(overrides))
+                try:
+                    check_config(job)
+                except BadInput as error:
+                    raise Carried(BadInput(f"{' '.join(overrides)}: {error}")) from error
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Let Hydra raise what it would otherwise print and exit with 1 for: the exit code tells things apart."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def main() -> None:
+    """`python -m runner`. Exit codes: 0 finished or diverged, 1 failed, 2 refused before any work, 128 + n stopped by
+    signal n."""
+    register()
+    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    run: Callable[[], None] = hydra.main(config_path=CONF_DIR, config_name="config", version_base="1.3")(task)
+    try:
+        with _errors_raised():
+            run()
+    except Stopped as stopped:
+        sys.exit(stopped.code)
+    except Carried as carried:
+        _report(carried.error, verbose)
+    except OSError as error:
+        _report(BadInput(f"the output folder cannot be written: {error}; see hydra.run.dir and hydra.sweep.dir"), verbose)
+    except Exception as error:
+        _report(error, verbose)
+
+
+def _report(error: Exception, verbose: bool) -> NoReturn:
+    """Say what went wrong and exit. What broke during a run has left its traceback on standard error already."""
+    refused = isinstance(error, BadInput | HydraException | OmegaConfBaseException)
+    if verbose:
+        traceback.print_exception(error)
+    print(f"runner: {message(error)}", file=sys.stderr)
+    sys.exit(REFUSED if refused else FAILED)
+
+
+def message(error: BaseException) -> str:
+    """What was refused, in the words of the first who knew, without Hydra's and OmegaConf's coordinates."""
+    cause = error.__cause__ if isinstance(error, HydraException) else None
+    text = f"{error}\n{cause or ''}".split("Config search path")[0]
+    if unknown := re.search(r"Key '(\S+)' (?:is not in struct|not in '\w+')\s+full_key: (\S+)", text):
+        return f"unknown key {unknown[2]}; `python -m runner --cfg job` with the same groups lists all there are"
+    text = re.sub(r"\w+ raised while resolving interpolation: ", "", text)
+    lines = [line.strip() for line in text.splitlines()]
+    wanted = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    return "\n        ".join(dict.fromkeys(wanted))

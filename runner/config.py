@@ -1,0 +1,58 @@
+"""The typed schema of the flat knobs, the resolvers that the configs use, and where the configs are."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from runner.identity import run_id
+
+_INSTALLED = Path(__file__).parent / "conf"  # in a wheel the configs lie inside the package, in a checkout beside it
+CONF_DIR = str(_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "conf")
+
+
+@dataclass
+class Config:
+    """The knobs that belong to no group; their meaning stands in the README."""
+
+    name: str = "default"
+    width: float = 1.0
+    seed: int = 0
+    epochs: int = 1000
+    steps: int | None = None
+    batch_size: int | None = None
+    log_every: int = 1
+    eval_every: int | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    deterministic: bool = False
+    clip_norm: float | None = None
+    checkpoint_minutes: float = 5.0
+    data_root: str = field(default_factory=lambda: os.environ.get("RUNNER_DATA_ROOT") or "data")
+    recipe: Any = MISSING
+    dataset: Any = MISSING
+    arch: Any = MISSING
+    init: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    probe: Any = field(default_factory=dict)
+
+
+def _scaled(base: int, width: float) -> int:
+    from runner.arch.scaled import scaled
+
+    return scaled(base, width)
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    open_node = OmegaConf.create({}, flags={"struct": False})
+    store.store(name="open", node=open_node)
+    OmegaConf.register_new_resolver("scaled", _scaled, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda _root_: run_id(_root_), replace=True)

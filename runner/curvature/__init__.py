@@ -1,0 +1,80 @@
+"""Curvature of the loss of any network along any direction, for notebooks and for the probes.
+
+None of these functions changes the model: parameters, buffers, gradients, modes and random generators stay bit for bit.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from runner.curvature import difference, exact
+from runner.curvature.batch_loss import BatchLoss, LossFunction
+from runner.curvature.exact import HessianProduct, Split
+from runner.curvature.vectors import Direction, Vector, as_vector
+
+__all__ = ["HessianProduct", "Split", "finite_difference", "hvp", "split"]
+
+
+def _problem(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Any,
+    targets: Any,
+    direction: Direction | None,
+    dtype: torch.dtype | None,
+) -> tuple[BatchLoss, Vector]:
+    loss = BatchLoss(model, loss_fn, inputs, targets, dtype)
+    return loss, loss.gradient() if direction is None else as_vector(direction, loss.weights)
+
+
+def split(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Any,
+    targets: Any,
+    direction: Direction | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Split:
+    """v'Hv, v'Gv and v'H_r v of the mean loss of a batch, H = G + H_r, as 0-d tensors `gHg`, `gGg`, `gHrg`.
+
+    G = J'[d2L/dF2]J is the generalised Gauss-Newton part, H_r = sum_k (dL/dF_k) d2F_k/dw2 the residual part, over the
+    stacked outputs F of the batch. v is `direction` (a dict of parameter name to tensor, or a sequence in parameter
+    order), by default the gradient g. Divide by v'v for curvatures in units of 1/length^2 in weight space.
+
+    `loss_fn(outputs, targets)` returns the mean loss. `dtype`: that of the measurement, by default the parameters'.
+    """
+    return exact.split(*_problem(model, loss_fn, inputs, targets, direction, dtype))
+
+
+def hvp(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Any,
+    targets: Any,
+    direction: Direction | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> HessianProduct:
+    """`product` = H v as a dict of parameter name to tensor, and `gHg` = v'Hv, exactly. Arguments as for `split`."""
+    return exact.hessian_product(*_problem(model, loss_fn, inputs, targets, direction, dtype))
+
+
+def finite_difference(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Any,
+    targets: Any,
+    direction: Direction | None = None,
+    *,
+    step: float,
+    dtype: torch.dtype | None = None,
+) -> HessianProduct:
+    """`product` ~ H v = [grad L(w) - grad L(w - mu v)] / mu and `gHg` = v'(H v), with mu = `step` > 0 in units of v.
+
+    Convex Behavior, Eq. 2-3, where v = g and mu is the learning rate. Arguments as for `split`.
+    """
+    if not step > 0:
+        raise ValueError(f"step should be positive, found {step}")
+    return difference.gradient_difference(*_problem(model, loss_fn, inputs, targets, direction, dtype), step)

@@ -1,0 +1,98 @@
+"""The loss of one batch as a function of the weights alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_map
+
+from runner.curvature import randomness
+from runner.curvature.precision import exact_arithmetic
+from runner.curvature.vectors import Vector
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors in `dtype`, also inside lists, tuples and dicts; all else as it is."""
+    return tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, value)
+
+
+class BatchLoss:
+    """L_B(w) = loss_fn(f(w; inputs), targets) with everything but w held still.
+
+    The model is used in the mode it is in. Each evaluation starts from the same buffers (running statistics are updated
+    in a copy, which is thrown away) and makes the same random draws as the first one would have made when this object
+    was built, and leaves the generators as it found them. So L_B is a function, and evaluating it changes nothing.
+
+    `inputs` is the model's one argument. `loss_fn(outputs, targets)` returns the mean loss, a 0-d tensor.
+    `dtype` is that of the measurement, by default the parameters' own.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, inputs: Any, targets: Any, dtype: torch.dtype | None = None
+    ) -> None:
+        parameters = dict(model.named_parameters())
+        if not any(p.requires_grad for p in parameters.values()):
+            raise ValueError("model should have at least one parameter with requires_grad, found none")
+        first = next(p for p in parameters.values() if p.requires_grad)
+        self.model, self.device, self.dtype = model, first.device, dtype or first.dtype
+        self.weights: Vector = {n: p.detach().to(self.dtype) for n, p in parameters.items() if p.requires_grad}
+        self.frozen: Vector = {n: p.detach().to(self.dtype) for n, p in parameters.items() if not p.requires_grad}
+        self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
+        self.draws = randomness.capture(self.device)
+        self._loss_fn = loss_fn
+
+    def buffers(self) -> Vector:
+        """A fresh copy of the model's buffers, floats in this loss's dtype."""
+        return {name: _cast(buffer, self.dtype).clone() for name, buffer in self.model.named_buffers()}
+
+    def outputs(self, weights: Vector) -> Any:
+        """F(w), differentiable in `weights`."""
+        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
+            return functional_call(self.model, {**weights, **self.frozen, **self.buffers()}, (self.inputs,))
+
+    def of_outputs(self, outputs: Any, targets: Any = None) -> Tensor:
+        """l(F): the mean loss of given outputs, a 0-d tensor."""
+        targets = self.targets if targets is None else targets
+        with exact_arithmetic(self.device):
+            value = self._evaluate(outputs, targets)
+        if value.dim() != 0:
+            raise ValueError(f"loss_fn should return the mean loss, a 0-d tensor, found shape {tuple(value.shape)}")
+        return value
+
+    def _evaluate(self, outputs: Any, targets: Any) -> Tensor:
+        if not isinstance(self._loss_fn, nn.Module):
+            return self._loss_fn(outputs, targets)
+        own = {**dict(self._loss_fn.named_parameters()), **dict(self._loss_fn.named_buffers())}
+        return functional_call(self._loss_fn, _cast(own, self.dtype), (outputs, targets))
+
+    def __call__(self, weights: Vector) -> Tensor:
+        return self.of_outputs(self.outputs(weights))
+
+    def leaves(self) -> Vector:
+        """The weights as leaves of a new graph."""
+        return {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+
+    def gradient(self, weights: Vector | None = None) -> Vector:
+        """grad L_B, at the model's weights or at the given ones."""
+        leaves = self.leaves() if weights is None else {n: w.detach().requires_grad_() for n, w in weights.items()}
+        with exact_arithmetic(self.device), torch.enable_grad():
+            return gradient(self(leaves), leaves)
+
+
+def gradient(scalar: Tensor, leaves: Vector, create_graph: bool = False, retain_graph: bool | None = None) -> Vector:
+    """d scalar / d leaves; zeros for leaves that `scalar` does not depend on."""
+    if not scalar.requires_grad:  # e.g. the second derivative of a network that is linear in its weights
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    grads = torch.autograd.grad(
+        scalar,
+        list(leaves.values()),
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return dict(zip(leaves, grads, strict=True))

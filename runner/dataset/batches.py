@@ -1,0 +1,163 @@
+"""Which samples are in the batch of a step: random access, without any state but the seed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runner.dataset.augment import crop_flip
+from runner.dataset.base import Dataset
+from runner.dataset.place import place
+from runner.errors import BadInput
+from runner.seeds import derived
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the network sees: `inputs` (B, ...), normalised and augmented; `labels` (B,), int64."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch's draws, by position in its order. The first positions are repeated at the end, so that every
+    batch is one slice, also where it wraps around."""
+
+    number: int
+    order: Tensor  # sample indices
+    offsets: Tensor | None = None  # of the crops
+    flips: Tensor | None = None
+
+
+class Batches:
+    """The training batch of every step, and the test set.
+
+    The order and the augmentation draws of epoch e are a pure function of (seed, e), the same on every
+    device; the global generators of torch, NumPy and Python are left alone. `batch_size` None: the whole
+    training set in its own order. Raises BadInput unless `batch_size` is from 1 to the number of samples.
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, batch_size: int | None, seed: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.size = len(dataset.train)
+        if batch_size is not None and not 1 <= batch_size <= self.size:
+            raise BadInput(
+                f"batch_size should be from 1 to {self.size}, the training samples there are, or null for all"
+                f" of them, found {batch_size}."
+            )
+        self.batch_size = batch_size
+        self.steps_per_epoch = -(-self.size // self._at_most)
+        self._seed, self._device, self._dtype = seed, device, dtype
+        self._data = place(dataset, device)
+        self._mean, self._std = _statistics(dataset, device)
+        self._epoch: _Epoch | None = None
+        self._whole: Batch | None = None  # the only batch there is, if so
+
+    @property
+    def has_test(self) -> bool:
+        return self._data.test is not None
+
+    def __call__(self, step: int) -> Batch:
+        """The training batch of update number `step`, from 0. It may be that of later steps, too: do not
+        write into it."""
+        if self.batch_size is not None or self._data.crop_padding is not None:
+            return self._slice(step, 0)
+        if self._whole is None:
+            self._whole = self._batch(self._data.train.inputs, self._data.train.labels)
+        return self._whole
+
+    def heldout(self, step: int) -> Batch:
+        """As many training samples, none of them in the batch of `step`: those half an epoch away in the
+        order, augmented as in their own batch."""
+        return self._slice(step, self.size // 2)
+
+    def require_heldout(self, name: str) -> None:
+        """Raises BadInput, naming the probe, unless there are two disjoint batches."""
+        if self.size < 2 * self._at_most:
+            found = "null, the full batch," if self.batch_size is None else self.batch_size
+            raise BadInput(
+                f"probe.{name}.on: heldout needs two disjoint batches, found batch_size {found} of"
+                f" {self.size} training samples: set batch_size to at most {self.size // 2}, or leave heldout"
+                " out."
+            )
+
+    def test(self, size: int = 1000) -> Iterator[Batch]:
+        """The test set in its own order, `size` samples at a time, without augmentation; nothing if there is
+        none."""
+        if (split := self._data.test) is None:
+            return
+        for start in range(0, len(split), size):
+            here = slice(start, start + size)
+            yield self._batch(split.inputs[here].to(self._device), split.labels[here].to(self._device))
+
+    @property
+    def _at_most(self) -> int:
+        return self.batch_size or self.size
+
+    def _slice(self, step: int, ahead: int) -> Batch:
+        """The batch of `step`, if every position were `ahead` further in the epoch's order."""
+        number, index = divmod(step, self.steps_per_epoch)
+        length = min(self._at_most, self.size - index * self._at_most)
+        start = (index * self._at_most + ahead) % self.size
+        here = slice(start, start + length)
+        if self._epoch is None or self._epoch.number != number:
+            self._epoch = self._draw(number)
+        epoch, padding = self._epoch, self._data.crop_padding
+        inputs, labels = self._select(epoch.order[here])
+        if padding is not None and epoch.offsets is not None and epoch.flips is not None:
+            inputs = crop_flip(inputs, epoch.offsets[here], epoch.flips[here], padding)
+        return self._batch(inputs, labels)
+
+    def _draw(self, number: int) -> _Epoch:
+        rng = np.random.default_rng(derived(self._seed, "order", number))
+        order = np.arange(self.size) if self.batch_size is None else rng.permutation(self.size)
+        indices = self._wrapped(order, self._data.train.inputs.device)
+        if (padding := self._data.crop_padding) is None:
+            return _Epoch(number, indices)
+        rng = np.random.default_rng(derived(self._seed, "augmentation", number))
+        offsets = rng.integers(0, 2 * padding, (self.size, 2), endpoint=True)
+        flips = rng.integers(0, 2, self.size).astype(bool)
+        return _Epoch(number, indices, self._wrapped(offsets, self._device), self._wrapped(flips, self._device))
+
+    def _wrapped(self, draws: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+        return torch.from_numpy(np.concatenate([draws, draws[: self._at_most]])).to(device)
+
+    def _select(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """These training samples on the device."""
+        train = self._data.train
+        if train.inputs.device.type == self._device.type:
+            return train.inputs.index_select(0, indices), train.labels.index_select(0, indices)
+        return _send(train.inputs, indices, self._device), _send(train.labels, indices, self._device)
+
+    def _batch(self, inputs: Tensor, labels: Tensor) -> Batch:
+        """Inputs and labels as the network takes them.
+
+        Normalised in float32, whatever the dtype, and by operations that every device rounds correctly: the
+        values are the same on every device and in every dtype.
+        """
+        if self._mean is not None and self._std is not None:
+            inputs = (inputs.to(torch.float32) - self._mean) / self._std
+        return Batch(inputs.to(self._dtype), labels)
+
+
+def _statistics(dataset: Dataset, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and standard deviation in units of the 256 levels, (C, 1, 1) each, on the device."""
+    if dataset.mean is None or dataset.std is None:
+        return None, None
+    mean, std = ((255 * value).float().to(device)[:, None, None] for value in (dataset.mean, dataset.std))
+    return mean, std
+
+
+def _send(tensor: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """Gathers on the host, and sends while the device is still at work on something else."""
+    gathered = torch.empty((len(indices), *tensor.shape[1:]), dtype=tensor.dtype, pin_memory=True)
+    return torch.index_select(tensor, 0, indices, out=gathered).to(device, non_blocking=True)

@@ -1,0 +1,83 @@
+"""What a person sees while a run goes on: a live line at a terminal, plain lines at intervals anywhere else."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from runner.records import Cell
+
+PLAIN_SECONDS = 10.0  # between lines of a log
+LIVE_SECONDS = 0.2  # between redraws at a terminal
+CURVATURES = ("gHg", "gGg", "gHrg")
+
+
+class Display:
+    """Shows the latest of what it is told, on standard error, so that redirected output stays clean."""
+
+    def __init__(self, steps: int, start: int, folder: Path, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.steps, self.start, self.folder = steps, start, folder
+        self.live = self.console.is_terminal
+        self._interval = LIVE_SECONDS if self.live else PLAIN_SECONDS
+        self._began = self._shown = time.monotonic()
+        self._latest: dict[str, Cell] = {}
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
+            console=self.console,
+            auto_refresh=False,
+            disable=not self.live,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task("", total=self.steps, completed=self.start, rate="", values="")
+        if self.start:
+            self.console.print(f"continuing at step {self.start} of {self.steps} in {self.folder}", soft_wrap=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, step: int, row: dict[str, Cell]) -> None:
+        """Remember what was measured; draw it if the last drawing is long enough ago, or the run has ended."""
+        self._latest |= {name: value for name, value in row.items() if value is not None}
+        now = time.monotonic()
+        if now - self._shown < self._interval and step < self.steps:
+            return
+        self._shown = now
+        rate = (step - self.start) / max(now - self._began, 1e-9)
+        if self.live:
+            self._progress.update(self._task, completed=step, rate=f"{rate:.1f}/s", values=self._values(), refresh=True)
+        else:
+            left = (self.steps - step) / rate if rate else float("inf")
+            line = f"step {step}/{self.steps}  {rate:.1f}/s  {duration(left)} left  {self._values()}"
+            print(line, file=self.console.file, flush=True)
+
+    def _values(self) -> str:
+        """The losses, and the curvatures of each probe that measures them."""
+        shown = [f"{name.removeprefix('train_')} {float(self._latest[name]):.4g}" for name in self._names()]  # type: ignore[arg-type]
+        return "  ".join(shown)
+
+    def _names(self) -> list[str]:
+        curvatures = [name for name in self._latest if name.split("_", 1)[-1].split("_mu")[0] in CURVATURES]
+        return [name for name in ("train_loss", "test_error") if name in self._latest] + curvatures
+
+
+def duration(seconds: float) -> str:
+    """1:02:03; `?` where it is not known."""
+    if seconds == float("inf"):
+        return "?"
+    minutes, s = divmod(round(seconds), 60)
+    h, m = divmod(minutes, 60)
+    return f"{h}:{m:02d}:{s:02d}"

@@ -1,0 +1,37 @@
+"""Runs from Python: the command line's run, its folder returned."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.cli import message
+from runner.config import CONF_DIR, register
+from runner.errors import BadInput
+
+
+def run(overrides: Sequence[str] = ()) -> Path:
+    """Run what `python -m runner <overrides>` would, or continue it, and return its folder.
+
+    Raises BadInput for what the command line refuses, the error itself where the run failed, and KeyboardInterrupt
+    where a signal ended it (after a checkpoint: calling it again goes on).
+    """
+    from runner.job import execute
+
+    register()
+    try:
+        with initialize_config_dir(CONF_DIR, version_base="1.3", job_name="runner"):
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+            folder = Path(str(OmegaConf.select(composed, "hydra.run.dir"))).absolute()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(message(error)) from error
+    cfg = composed.copy()
+    with open_dict(cfg):
+        del cfg["hydra"]
+    ended = execute(cfg, folder, list(overrides), composed)
+    if ended.status == "interrupted":
+        raise KeyboardInterrupt(ended.reason)
+    return folder

@@ -1,0 +1,26 @@
+"""How orthogonal the gradients of single samples are."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from runner.curvature.per_sample import mean_cosine, per_sample_gradients
+from runner.errors import BadInput
+from runner.probe.base import Point, Probe
+
+
+@dataclass(kw_only=True)
+class Gradients(Probe):
+    """cosine: the mean cosine between the gradients of different samples, over the batch's first `sample` samples."""
+
+    names = ("cosine",)
+
+    sample: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sample < 2:
+            raise BadInput(f"sample should be at least 2 (cosines are between pairs), found {self.sample}")
+
+    def measure(self, point: Point) -> dict[str, Tensor | None]:
+        return {"cosine": mean_cosine(per_sample_gradients(point.loss, self.sample))}

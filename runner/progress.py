@@ -1,0 +1,69 @@
+"""How far a run is and what it has recorded: the part of its state that is not the network's."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from runner import epochs
+from runner.build import Experiment
+from runner.records import Cell, Table
+
+COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
+FLUSH_SECONDS = 1.0
+
+
+def probe_columns(run: Experiment) -> list[str]:
+    """The columns of all probes, prefixed by their names."""
+    return [f"{name}_{column}" for name, probe in run.probes.items() for column in probe.all_columns(run.mixed)]
+
+
+class Progress:
+    """The tables of a run, the epoch under way, and the state that a checkpoint keeps of them."""
+
+    def __init__(self, run: Experiment, folder: Path) -> None:
+        self.run, self.step = run, 0
+        self.probe_columns = probe_columns(run)
+        self.tables = {
+            "metrics": Table(folder / "metrics.csv", [*COLUMNS, *self.probe_columns]),
+            "epochs": Table(folder / "epochs.csv", epochs.columns(self.probe_columns)),
+        }
+        self.epoch = epochs.Epoch(self.probe_columns)
+        self._flushed = time.monotonic()
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Start new tables, or go on from a checkpoint's state: what was written after it is cut off."""
+        for name, table in self.tables.items():
+            table.start(state["tables"][name] if state else None)
+        if state:
+            self.step = state["step"]
+            self.run.model.load_state_dict(state["model"])
+            self.run.optimizer.load_state_dict(state["optimizer"])
+            self.epoch.load(state["epoch"])
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint at w_step keeps, all rows before `step` being on disk."""
+        return {
+            "step": step,
+            "model": self.run.model.state_dict(),
+            "optimizer": self.run.optimizer.state_dict(),
+            "epoch": self.epoch.state(),
+            "tables": self.flush(),
+        }
+
+    def add_row(self, cells: dict[str, Cell]) -> None:
+        self.tables["metrics"].add(cells)
+        self.epoch.add_row(cells)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def end_epoch(self, cells: dict[str, Cell]) -> None:
+        """Write the row of the epoch that ended with the step of `cells`, and begin the next."""
+        kept = ("epoch", "replica", "step", "test_loss", "test_error")
+        ended: dict[str, Cell] = {key: cells[key] for key in kept if key in cells}
+        self.tables["epochs"].add(self.epoch.row(ended))
+        self.epoch = epochs.Epoch(self.probe_columns)
+
+    def flush(self) -> dict[str, int]:
+        """Write all rows that wait; the tables' sizes in bytes."""
+        self._flushed = time.monotonic()
+        return {name: table.flush() for name, table in self.tables.items()}

@@ -1,0 +1,55 @@
+"""How long things take, without making the device wait for it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Stopwatch:
+    """Accumulates the time of pieces of work: by the clock on the CPU, by events on cuda, read only when asked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        if not self._cuda:
+            began = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - began
+            return
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        yield
+        last.record()
+        self._events.append((first, last))
+        if len(self._events) >= 1000:
+            self.seconds()
+
+    def seconds(self) -> float:
+        if self._events:
+            torch.cuda.synchronize()
+            self._seconds += sum(first.elapsed_time(last) for first, last in self._events) / 1000
+            self._events.clear()
+        return self._seconds
+
+
+class Costs:
+    """The time of training steps and of each probe's measurements."""
+
+    def __init__(self, probes: list[str], device: torch.device) -> None:
+        self.training, self.steps = Stopwatch(device), 0
+        self.probes = {name: Stopwatch(device) for name in probes}
+        self.measurements = dict.fromkeys(probes, 0)
+
+    def in_training_steps(self) -> dict[str, float | None]:
+        """The mean cost of a measurement of each probe in units of a training step; None if it never measured."""
+        unit = self.training.seconds() / max(self.steps, 1)
+        return {
+            name: watch.seconds() / self.measurements[name] / unit if self.measurements[name] and unit else None
+            for name, watch in self.probes.items()
+        }

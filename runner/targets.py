@@ -1,0 +1,110 @@
+"""From a config node with `_target_` to the object it describes: its keys and types checked against the constructor."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from runner.errors import BadInput
+
+
+def signature(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a function or constructor, annotations resolved where they can be."""
+    parameters = dict(inspect.signature(target).parameters)
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:
+        hints = {}
+    return {name: p.replace(annotation=hints.get(name, Any)) for name, p in parameters.items()}
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value from a config is one that `annotation` admits; annotations it does not know admit everything."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in arguments)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation in (int, float):
+        kinds: tuple[type, ...] = (int,) if annotation is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        items = [one for one in arguments if one is not Ellipsis]
+        return isinstance(value, list) and all(any(fits(entry, one) for one in items or [Any]) for entry in value)
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return isinstance(value, dict)
+    return True
+
+
+def _describe(annotation: Any) -> str:
+    return (
+        annotation.__name__
+        if inspect.isclass(annotation) and not typing.get_args(annotation)
+        else (str(annotation).replace("typing.", "").replace("collections.abc.", ""))
+    )
+
+
+def locate(node: DictConfig, path: str) -> Callable[..., Any]:
+    """The function or class that `node._target_` names."""
+    target = node.get("_target_") if not OmegaConf.is_missing(node, "_target_") else None
+    if not target:
+        raise BadInput(f"{path}._target_ should name a class or function (package.module.Name), found nothing")
+    try:
+        return typing.cast(Callable[..., Any], get_object(str(target)))
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise BadInput(f"{path}._target_={target} cannot be imported: {cause}") from error
+
+
+def check(node: DictConfig, path: str, given: Sequence[str] = ()) -> None:
+    """Refuse keys that the target does not take, values of another type, and required keys that are missing.
+
+    `given`: arguments that the builder will supply.
+    """
+    target = locate(node, path)
+    parameters = signature(target)
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    name = getattr(target, "__qualname__", str(target))
+    if missing := [str(key) for key in node if OmegaConf.is_missing(node, key)]:
+        raise BadInput(f"{path}.{missing[0]} should be given: {path}.{missing[0]}=…")
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    for key, value in ((str(key), value) for key, value in values.items()):
+        if (key.startswith("_") and key.endswith("_")) or (value is None and key in given):
+            continue
+        if key not in named:
+            if takes_any:
+                continue
+            raise BadInput(f"{path}.{key} is no key of {name}; it takes {', '.join(named)}")
+        if not fits(value, named[key].annotation) and not (isinstance(value, dict) and "_target_" in value):
+            wanted = _describe(named[key].annotation)
+            raise BadInput(f"{path}.{key} should be {wanted}, found {value!r} ({type(value).__name__})")
+    for key, parameter in named.items():
+        if parameter.default is parameter.empty and key not in values and key not in given:
+            raise BadInput(f"{path}.{key} is required by {name} and missing; give it with {path}.{key}=…")
+
+
+def make(node: DictConfig, path: str, **given: Any) -> Any:
+    """The object that `node` describes. `given` fills those of its arguments that the constructor takes and the config
+    leaves out or null."""
+    check(node, path, tuple(given))
+    parameters = signature(locate(node, path))
+    extra = {key: value for key, value in given.items() if key in parameters and node.get(key) is None}
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, BadInput | ValueError | TypeError):
+            raise BadInput(str(cause) if str(cause).startswith(path) else f"{path}: {cause}") from error
+        raise cause from error
