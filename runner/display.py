@@ -5,8 +5,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor
 
 from runner.records import Cell
 
@@ -24,54 +27,50 @@ class Display:
         self.live = self.console.is_terminal
         self._interval = LIVE_SECONDS if self.live else PLAIN_SECONDS
         self._began = self._shown = time.monotonic()
-        self._latest: dict[str, Cell] = {}
+        self._latest: dict[str, Tensor | float | int | str] = {}
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=20),
+            BarColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
-            console=self.console,
-            auto_refresh=False,
-            disable=not self.live,
         )
+        self._task = self._progress.add_task("", total=steps, completed=start, rate="")
+        self._live = Live(console=self.console, auto_refresh=False)
 
     def __enter__(self) -> Self:
-        self._progress.start()
-        self._task = self._progress.add_task("", total=self.steps, completed=self.start, rate="", values="")
         if self.start:
             self.console.print(f"continuing at step {self.start} of {self.steps} in {self.folder}", soft_wrap=True)
+        if self.live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def show(self, step: int, row: dict[str, Cell]) -> None:
         """Remember what was measured; draw it if the last drawing is long enough ago, or the run has ended."""
-        self._latest |= {name: value for name, value in row.items() if value is not None}
+        self._latest |= {name: cell for name, cell in row.items() if cell is not None and _is_shown(name)}
         now = time.monotonic()
         if now - self._shown < self._interval and step < self.steps:
             return
         self._shown = now
         rate = (step - self.start) / max(now - self._began, 1e-9)
+        values = "  ".join(f"{name.removeprefix('train_')} {float(cell):.4g}" for name, cell in self._latest.items())
         if self.live:
-            self._progress.update(self._task, completed=step, rate=f"{rate:.1f}/s", values=self._values(), refresh=True)
+            self._progress.update(self._task, completed=step, rate=f"{rate:.1f}/s")
+            self._live.update(Group(self._progress, Text(values)), refresh=True)
         else:
             left = (self.steps - step) / rate if rate else float("inf")
-            line = f"step {step}/{self.steps}  {rate:.1f}/s  {duration(left)} left  {self._values()}"
+            line = f"step {step}/{self.steps}  {rate:.1f}/s  {duration(left)} left  {values}"
             print(line, file=self.console.file, flush=True)
 
-    def _values(self) -> str:
-        """The losses, and the curvatures of each probe that measures them."""
-        shown = [f"{name.removeprefix('train_')} {float(self._latest[name]):.4g}" for name in self._names()]  # type: ignore[arg-type]
-        return "  ".join(shown)
 
-    def _names(self) -> list[str]:
-        curvatures = [name for name in self._latest if name.split("_", 1)[-1].split("_mu")[0] in CURVATURES]
-        return [name for name in ("train_loss", "test_error") if name in self._latest] + curvatures
+def _is_shown(column: str) -> bool:
+    """The losses, the test error, and the curvatures along g of whichever probe measures them."""
+    return column in ("train_loss", "test_error") or column.split("_", 1)[-1].split("_mu")[0] in CURVATURES
 
 
 def duration(seconds: float) -> str:

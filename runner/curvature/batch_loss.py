@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from runner.curvature import randomness
 from runner.curvature.precision import exact_arithmetic
+from runner.curvature.taylor import expand
 from runner.curvature.vectors import Vector
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -53,6 +54,14 @@ class BatchLoss:
         """F(w), differentiable in `weights`."""
         with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
             return functional_call(self.model, {**weights, **self.frozen, **self.buffers()}, (self.inputs,))
+
+    def expand(self, v: Vector, *, compiled: bool = False, inputs: Any = None) -> tuple[Any, Any, Any]:
+        """f0, f1, f2 with F(w + t v) = f0 + t f1 + t^2/2 f2 + …, in one forward sweep without a graph. `inputs`: others
+        than the batch's, e.g. a part of them."""
+        inputs = self.inputs if inputs is None else inputs
+        weights = {**self.weights, **self.frozen}
+        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
+            return expand(self.model, weights, v, self.buffers(), inputs, compiled=compiled)
 
     def of_outputs(self, outputs: Any, targets: Any = None) -> Tensor:
         """l(F): the mean loss of given outputs, a 0-d tensor."""

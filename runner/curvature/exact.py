@@ -1,4 +1,4 @@
-"""Exact second derivatives along a direction, by double backward.
+"""Exact second derivatives along a direction, by double backward: the slow and general way.
 
 Reverse mode over reverse mode is right through every normalisation layer, where nested forward mode is not (relative
 errors of 2e-3 to 0.28 were measured for jvp of jvp through batch and layer norm).
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from runner.curvature.batch_loss import BatchLoss, gradient
+from runner.curvature.forward import Split
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.vectors import Vector, dot
 
@@ -22,15 +23,6 @@ class HessianProduct:
 
     product: Vector
     gHg: Tensor
-
-
-@dataclass(frozen=True)
-class Split:
-    """v'Hv, v'Gv and v'H_r v, 0-d tensors (v is g unless chosen otherwise), with H = G + H_r."""
-
-    gHg: Tensor
-    gGg: Tensor
-    gHrg: Tensor
 
 
 def hessian_product(loss: BatchLoss, v: Vector) -> HessianProduct:
@@ -101,6 +93,6 @@ def residual(loss: BatchLoss, v: Vector) -> Tensor:
         return dot(gradient(dot(pulled, v), leaves), v)
 
 
-def split(loss: BatchLoss, v: Vector) -> Split:
+def split_by_double_backward(loss: BatchLoss, v: Vector) -> Split:
     """v'Hv, v'Gv and v'H_r v, each by a computation of its own: that they add up is a test, not a definition."""
     return Split(hessian_product(loss, v).gHg, gauss_newton(loss, v), residual(loss, v))

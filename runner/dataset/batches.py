@@ -97,7 +97,7 @@ class Batches:
             return
         for start in range(0, len(split), size):
             here = slice(start, start + size)
-            yield self._batch(split.inputs[here].to(self._device), split.labels[here].to(self._device))
+            yield self._batch(split.inputs[here], split.labels[here])
 
     @property
     def _at_most(self) -> int:
@@ -139,11 +139,12 @@ class Batches:
         return _send(train.inputs, indices, self._device), _send(train.labels, indices, self._device)
 
     def _batch(self, inputs: Tensor, labels: Tensor) -> Batch:
-        """Inputs and labels as the network takes them.
+        """Inputs and labels as the network takes them, on the device.
 
         Normalised in float32, whatever the dtype, and by operations that every device rounds correctly: the
         values are the same on every device and in every dtype.
         """
+        inputs, labels = inputs.to(self._device), labels.to(self._device)
         if self._mean is not None and self._std is not None:
             inputs = (inputs.to(torch.float32) - self._mean) / self._std
         return Batch(inputs.to(self._dtype), labels)

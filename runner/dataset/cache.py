@@ -35,8 +35,7 @@ def cached(name: str, root: Path, fingerprint: str, build: Callable[[], Tensors]
             return found
     except OSError as error:
         raise BadInput(
-            f"The decoded images cannot be kept in {path}: {error}. Make room there, or let XDG_CACHE_HOME"
-            " name another folder."
+            f"The cache {path} cannot be made: {error}. Make room there, or let XDG_CACHE_HOME name another folder."
         ) from error
 
 

@@ -122,7 +122,7 @@ def _file(path: Path, md5: str | None, layout: _Layout) -> Split:
     if not path.exists():
         raise BadInput(f"{path} is missing: remove {path.parent}, so that it is unpacked or fetched again.")
     if md5 is not None:
-        check_md5(path, md5)
+        check_md5(path, md5, remove=path.parent)
     content = load(path)
     images, labels = content.get("data"), content.get(layout.labels)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (PIXELS,):

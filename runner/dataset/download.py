@@ -53,7 +53,7 @@ def _download(file: Published, target: Path) -> None:
     request = Request(file.url, headers={"User-Agent": "runner"})
     with urlopen(request, timeout=60) as response, open(target, "wb") as out:
         length = int(response.headers.get("Content-Length") or 0)
-        with progress(f"downloading {file.url}", length or None, "bytes") as advance:
+        with progress(f"downloading {Path(file.path).name}", length or None, "bytes") as advance:
             while chunk := response.read(_CHUNK):
                 received += len(chunk)
                 if received > _LIMIT:

@@ -13,14 +13,16 @@ from uuid import uuid4
 from runner.errors import BadInput
 
 
-def check_md5(path: Path, published: str) -> None:
-    """Raises BadInput unless `path` has the published md5."""
+def check_md5(path: Path, published: str, remove: Path | None = None) -> None:
+    """Raises BadInput unless `path` has the published md5. `remove`: what to remove, so that it is fetched
+    again, if not `path` itself."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != published:
         raise BadInput(
-            f"{path} has the md5 {found}, the published file has {published}: remove it, so that it is"
-            " fetched again, or accept a mirror or a subset in the published layout: dataset.verify=false."
+            f"{path} has the md5 {found}, the published file has {published}: remove {remove or path}, so"
+            " that it is fetched again, or accept a mirror or a subset in the published layout with"
+            " dataset.verify=false."
         )
 
 

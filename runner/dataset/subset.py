@@ -20,7 +20,7 @@ def subset(split: Split, size: int | None, *, key: str, seed: int) -> Split:
     if not 1 <= size <= len(split):
         raise BadInput(f"{key} should be from 1 to {len(split)}, the images there are, or null, found {size}.")
     chosen = balanced(split.labels, size, seed)
-    return Split(split.inputs[chosen], split.labels[chosen])
+    return Split(split.inputs.index_select(0, chosen), split.labels[chosen])
 
 
 def balanced(labels: Tensor, size: int, seed: int) -> Tensor:

@@ -85,7 +85,7 @@ def _build(source: Source, verify: bool) -> Tensors:
 
 
 def _decoded(source: Source, images: Labelled, kind: str) -> Tensor:
-    return decode(source.read, [name for name, _ in images], SIDE, f"decoding {source.path}: {kind} images")
+    return decode(source.read, [name for name, _ in images], SIDE, f"decoding {source.path.name}: {kind} images")
 
 
 def _wnids(source: Source) -> dict[str, int]:

@@ -91,6 +91,8 @@ class _Encode(_StandIn):
     """Stands for _codecs.encode, by which Python 3 writes bytes for Python 2."""
 
     def __new__(cls, text: str, encoding: str) -> Any:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
         return text.encode("latin1")
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from runner.curvature.exact import split
+from runner.curvature.forward import split
 from runner.probe.base import Point, Probe
 
 

@@ -23,9 +23,13 @@ from runner.curvature.difference import loss_difference
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": curvature.split,
+    "split by double backward": lambda *args, **kwargs: curvature.split(*args, **kwargs, method="double_backward"),
     "hvp": curvature.hvp,
     "finite_difference": lambda *args, **kwargs: curvature.finite_difference(*args, **kwargs, step=1e-3),
 }
+
+
+METHODS = ("taylor", "double_backward")
 
 
 def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -43,13 +47,14 @@ class Quadratic(nn.Module):
         return self.w
 
 
-def test_quadratic_has_its_own_matrix_as_hessian() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_quadratic_has_its_own_matrix_as_hessian(method: str) -> None:
     A = torch.randn(5, 5, dtype=torch.float64)
     A, w = A + A.T, torch.randn(5, dtype=torch.float64)
     model, loss_fn = Quadratic(w), lambda f, y: f @ A @ f / 2
     g = A @ w
     torch.testing.assert_close(curvature.hvp(model, loss_fn, None, None).product["w"], A @ g)
-    parts = curvature.split(model, loss_fn, None, None)
+    parts = curvature.split(model, loss_fn, None, None, method=method)
     torch.testing.assert_close(parts.gHg, g @ A @ g)
     torch.testing.assert_close(parts.gGg, g @ A @ g)  # linear in its weights: all curvature is the loss's
     assert parts.gHrg == 0
@@ -57,53 +62,57 @@ def test_quadratic_has_its_own_matrix_as_hessian() -> None:
     torch.testing.assert_close(estimate.gHg, g @ A @ g)
 
 
-def test_two_layer_linear_network_has_its_analytic_split() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_two_layer_linear_network_has_its_analytic_split(method: str) -> None:
     """f = a b x with scalars a, b: along v, f1 = (v_a b + a v_b) x and f2 = 2 v_a v_b x."""
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
     x, y = torch.randn(7, 1, dtype=torch.float64), torch.randn(7, 1, dtype=torch.float64)
     b, a = (p.detach().squeeze() for p in model.parameters())
     v_b, v_a = torch.randn(2, dtype=torch.float64)
-    parts = curvature.split(model, half_square, x, y, [v_b.view(1, 1), v_a.view(1, 1)])
+    parts = curvature.split(model, half_square, x, y, [v_b.view(1, 1), v_a.view(1, 1)], method=method)
     torch.testing.assert_close(parts.gGg, (((v_a * b + a * v_b) * x) ** 2).mean())
     torch.testing.assert_close(parts.gHrg, ((a * b * x - y) * 2 * v_a * v_b * x).mean())
     torch.testing.assert_close(parts.gHg, parts.gGg + parts.gHrg)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("norm", NORMS)
-def test_against_the_dense_hessian(norm: str, mode: str) -> None:
+def test_against_the_dense_hessian(norm: str, mode: str, method: str) -> None:
     case = conv_case(norm, mode)
     H, g = dense_hessian(case)
     J, F = dense_jacobian(case)
     p = F.softmax(1)
     d2l = torch.block_diag(*(torch.diag(q) - torch.outer(q, q) for q in p)) / len(p)
     G = J.T @ d2l @ J
-    parts, product = curvature.split(*case), curvature.hvp(*case)
+    parts, product = curvature.split(*case, method=method), curvature.hvp(*case)
     scale = (g @ G @ g).abs() + (g @ (H - G) @ g).abs()
     for found, expected in ((parts.gHg, H), (parts.gGg, G), (parts.gHrg, H - G), (product.gHg, H)):
         assert abs(found - g @ expected @ g) < 1e-12 * scale
     torch.testing.assert_close(flat(product.product), H @ g, rtol=1e-9, atol=1e-12)
     v = torch.randn_like(g)
-    along = curvature.split(*case, unflat(v, case.model))
+    along = curvature.split(*case, unflat(v, case.model), method=method)
     for found, expected in ((along.gHg, H), (along.gGg, G), (along.gHrg, H - G)):
         torch.testing.assert_close(found, v @ expected @ v, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.2)])
-def test_parts_add_up_and_G_is_never_negative(loss_fn: nn.Module) -> None:
+def test_parts_add_up_and_G_is_never_negative(loss_fn: nn.Module, method: str) -> None:
     case = conv_case("batch", "train", nn.GELU)
     for seed in range(20):
         torch.manual_seed(seed)
         direction = [torch.randn_like(p) for p in case.model.parameters()]
-        parts = curvature.split(case.model, loss_fn, case.inputs, case.targets, direction)
+        parts = curvature.split(case.model, loss_fn, case.inputs, case.targets, direction, method=method)
         assert parts.gGg >= 0
         assert abs(parts.gHg - parts.gGg - parts.gHrg) <= 1e-12 * (parts.gGg + abs(parts.gHrg))
 
 
-def test_a_model_linear_in_its_parameters_has_no_residual_part() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_linear_in_its_parameters_has_no_residual_part(method: str) -> None:
     model = nn.Linear(4, 3).double()
     x, y = torch.randn(9, 4, dtype=torch.float64), torch.randint(0, 3, (9,))
-    parts = curvature.split(model, nn.CrossEntropyLoss(), x, y)
+    parts = curvature.split(model, nn.CrossEntropyLoss(), x, y, method=method)
     assert parts.gHrg == 0
     torch.testing.assert_close(parts.gHg, parts.gGg)
 
@@ -193,7 +202,8 @@ def test_frozen_and_tied_parameters() -> None:
     torch.testing.assert_close(parts.gHg, central, rtol=1e-5, atol=1e-8)
 
 
-def test_several_outputs_and_a_loss_with_weights_of_its_own() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_several_outputs_and_a_loss_with_weights_of_its_own(method: str) -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -214,7 +224,7 @@ def test_several_outputs_and_a_loss_with_weights_of_its_own() -> None:
             return self.weighted(outputs["logits"], y) + outputs["hidden"].square().mean()
 
     model, x, y = Two(), torch.randn(6, 3), torch.randint(0, 4, (6,))
-    parts = curvature.split(model, Loss(), x, y, dtype=torch.float64)
+    parts = curvature.split(model, Loss(), x, y, dtype=torch.float64, method=method)
     assert parts.gHg.dtype == torch.float64
     assert abs(parts.gHg - parts.gGg - parts.gHrg) < 1e-12 * (parts.gGg + abs(parts.gHrg))
 
@@ -227,12 +237,13 @@ def test_autocast_and_no_grad_around_the_call_do_not_matter() -> None:
     assert (found.gHg, found.gGg, found.gHrg) == (expected.gHg, expected.gGg, expected.gHrg)
 
 
-def test_attention_has_second_derivatives() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_attention_has_second_derivatives(method: str) -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).double()
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 2).double())
     x, y = torch.randn(4, 3, 8).double(), torch.randint(0, 2, (4,))
-    parts = curvature.split(model, nn.CrossEntropyLoss(), x, y)
+    parts = curvature.split(model, nn.CrossEntropyLoss(), x, y, method=method)
     assert abs(parts.gHg - parts.gGg - parts.gHrg) < 1e-11 * (parts.gGg + abs(parts.gHrg))
 
 

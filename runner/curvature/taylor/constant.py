@@ -1,0 +1,65 @@
+"""What does not depend on t: shapes and flags, comparisons, values that autograd too takes for constants."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.curvature.taylor.registry import RULES, functions, rule, rule_for
+from runner.curvature.taylor.shape import _values
+from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation, value
+
+# steps and choices: constant almost everywhere, and autograd's derivative is none or zero
+STEPS = ["eq", "ne", "lt", "le", "gt", "ge", "equal", "allclose", "isclose", "greater", "greater_equal", "less", "less_equal", "not_equal", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__len__", "__contains__", "__format__", "isnan", "isinf", "isfinite", "isneginf", "isposinf", "isreal", "is_nonzero", "logical_and", "logical_or", "logical_not", "logical_xor", "argmax", "argmin", "argsort", "argwhere", "nonzero", "count_nonzero", "any", "all", "searchsorted", "bucketize", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix", "signbit", "long", "int", "short", "char", "byte", "bool", "item", "tolist", "__int__", "__float__", "__index__", "dim", "ndimension", "size", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "get_device", "is_same_size", "is_conj", "is_neg", "is_inference", "dim_order", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "result_type", "can_cast", "promote_types"]
+
+ATTRIBUTES = ["shape", "dtype", "device", "ndim", "layout", "is_cuda", "is_cpu", "is_mps", "is_xpu", "is_meta", "is_sparse", "is_sparse_csr", "is_quantized", "is_mkldnn", "is_nested", "is_vulkan", "is_xla", "is_ipu", "is_maia", "is_mtia", "itemsize", "nbytes", "names", "is_leaf"]
+
+
+def _constant(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*_values(args), **{key: _values(entry) for key, entry in kwargs.items()})
+
+
+for _name in STEPS:
+    for _function in functions(_name):
+        RULES[_function] = partial(_constant, _function)
+
+for _name in ATTRIBUTES:
+    if hasattr(Tensor, _name):
+        _getter = getattr(Tensor, _name).__get__
+        RULES[_getter] = partial(_constant, _getter)
+
+
+@rule("detach", in_place=False)
+def detach(x: Taylor) -> Tensor:
+    """Constant to autograd, hence no part of the Hessian. It shares memory with x, which must not be written to now."""
+    x.leaked = True
+    for other in (ref() for ref in x.kin):
+        if other is not None:
+            other.leaked = True
+    return x.c[0].detach()
+
+
+rule_for(Tensor.data.__get__)(detach)  # type: ignore[attr-defined]
+
+
+@rule_for(Tensor.requires_grad.__get__)  # type: ignore[attr-defined]
+def requires_grad(x: Taylor) -> bool:
+    """As in a training step."""
+    return True
+
+
+@rule_for(Tensor.grad.__get__, Tensor.grad_fn.__get__)  # type: ignore[attr-defined]
+def no_graph(x: Taylor) -> None:
+    return None
+
+
+@rule("requires_grad_", in_place=False)
+def requires_grad_(x: Taylor, requires_grad: bool = True) -> Taylor:
+    if not requires_grad:
+        raise UnsupportedOperation("torch.Tensor.requires_grad_", "it cuts the graph in place")
+    return x
+
+
+__all__ = ["torch", "value"]

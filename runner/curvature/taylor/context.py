@@ -1,0 +1,40 @@
+"""What holds for the sweep that is under way, and is nobody's argument."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Context:
+    """`compiled`: rules run as kernels made by torch.compile. `channels_last`: convolutions turn their maps to channels
+    last, which the network as it stands does not. `transformed`: inside torch.func.vmap, where a tensor cannot be
+    written to by one that has more replicas than itself."""
+
+    compiled: bool = False
+    channels_last: bool = False
+    transformed: bool = False
+
+
+_current: ContextVar[Context] = ContextVar("taylor_sweep", default=Context(transformed=True))
+
+
+def current() -> Context:
+    return _current.get()
+
+
+def transformed() -> bool:
+    """Inside vmap, or another transform of torch.func."""
+    return torch._C._are_functorch_transforms_active()
+
+
+@contextmanager
+def sweeping(context: Context) -> Iterator[None]:
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,184 @@
+"""Normalisation layers, composed from mean, variance and reciprocal root (torch's nested forward mode is wrong there).
+
+n = d r with d = x - mean x and r = (mean d^2 + eps)^(-1/2). With n0 = d0 r0, e1 = d1 r0, a_k = mean(n0 d_k) r0:
+  r1 / r0 = -a1,  r2 / r0 = 3/2 a1^2 - 1/2 mean e1^2 - a2,  n_k = d_k r0 + d_{k-1} r1 + d_{k-2} r2.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.curvature.taylor.arithmetic import Coefficient, add, multiply
+from runner.curvature.taylor.kernels import kernel
+from runner.curvature.taylor.registry import rule
+from runner.curvature.taylor.tensor import Series, series, tensor
+
+
+def ratios(n0: Tensor, d1: Coefficient, d2: Coefficient, r: Tensor, dims: list[int]) -> tuple[Coefficient, Coefficient]:
+    """r1 / r0 and r2 / r0."""
+    a2 = None if d2 is None else (n0 * d2).mean(dims, keepdim=True) * r
+    if d1 is None:
+        return None, None if a2 is None else -a2
+    a1 = (n0 * d1).mean(dims, keepdim=True) * r
+    e1 = d1 * r
+    q2 = 1.5 * a1 * a1 - 0.5 * (e1 * e1).mean(dims, keepdim=True)
+    return -a1, q2 if a2 is None else q2 - a2
+
+
+def standardise(
+    x0: Tensor, x1: Coefficient, x2: Coefficient, dims: list[int], eps: float, centred: bool = True
+) -> Series:
+    """(x - mean) / sqrt(var + eps) over `dims`; without `centred` x / sqrt(mean x^2 + eps)."""
+    d0, d1, d2 = (c if c is None or not centred else c - c.mean(dims, keepdim=True) for c in (x0, x1, x2))
+    r = ((d0 * d0).mean(dims, keepdim=True) + eps).rsqrt()
+    n0 = d0 * r
+    q1, q2 = ratios(n0, d1, d2, r, dims)
+    n1 = add(multiply(d1, r), multiply(n0, q1))
+    n2 = add(add(multiply(d2, r), multiply(multiply(d1, r), q1)), multiply(n0, q2))
+    return n0, n1, n2
+
+
+def affine(n: Series, g: Series, b: Series) -> Series:
+    """g n + b; each coefficient of g and b broadcasts over n."""
+    y0 = n[0] if g[0] is None else n[0] * g[0]
+    y1 = n[1] if g[0] is None else add(multiply(n[1], g[0]), multiply(n[0], g[1]))
+    y2 = n[2] if g[0] is None else add(add(multiply(n[2], g[0]), multiply(n[1], g[1])), multiply(n[0], g[2]))
+    y0 = y0 if b[0] is None else y0 + b[0]
+    return y0, _plus(y1, b[1], y0), _plus(y2, b[2], y0)
+
+
+def _plus(y: Coefficient, b: Coefficient, like: Tensor) -> Coefficient:
+    return b.expand(like.shape) if y is None and b is not None else add(y, b)
+
+
+@kernel
+def normalised(
+    x0: Tensor,
+    x1: Coefficient,
+    x2: Coefficient,
+    g0: Coefficient,
+    g1: Coefficient,
+    g2: Coefficient,
+    b0: Coefficient,
+    b1: Coefficient,
+    b2: Coefficient,
+    dims: list[int],
+    eps: float,
+    centred: bool = True,
+) -> Series:
+    return affine(standardise(x0, x1, x2, dims, eps, centred), (g0, g1, g2), (b0, b1, b2))  # type: ignore[arg-type]
+
+
+@kernel
+def scaled(
+    x0: Tensor, x1: Coefficient, x2: Coefficient, g0: Coefficient, g1: Coefficient, g2: Coefficient,
+    b0: Coefficient, b1: Coefficient, b2: Coefficient, mean: Tensor, r: Tensor,
+) -> Series:  # fmt: skip
+    """With fixed statistics: g (x - mean) r + b."""
+    return affine(((x0 - mean) * r, multiply(x1, r), multiply(x2, r)), (g0, g1, g2), (b0, b1, b2))  # type: ignore[arg-type]
+
+
+def per_channel(p: Any, shape: tuple[int, ...]) -> tuple[Coefficient, Coefficient, Coefficient]:
+    """The coefficients of a weight or bias (C,), ready to broadcast."""
+    return tuple(None if c is None else c.view(shape) for c in series(p))  # type: ignore[return-value]
+
+
+def channels_inside(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+@rule("batch_norm", in_place=False)
+def batch_norm(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """Statistics of the batch in training, else the running ones, which a sweep never updates. Sums run over memory as
+    it lies: (rows, C) for channels last, else (N, C, pixels)."""
+    x = series(input)
+    n, channels = x[0].shape[:2]
+    if channels_inside(x[0]):
+        columns = [None if c is None else c.permute(0, 2, 3, 1).reshape(-1, channels) for c in x]
+        shape, dims = (channels,), [0]
+    else:
+        columns = [None if c is None else c.reshape(n, channels, -1) for c in x]
+        shape, dims = (channels, 1), [0, 2]
+    parameters = (*per_channel(weight, shape), *per_channel(bias, shape))
+    if training:
+        y = normalised(*columns, *parameters, dims, eps)
+    else:
+        assert running_mean is not None and running_var is not None
+        y = scaled(*columns, *parameters, running_mean.view(shape), (running_var.view(shape) + eps).rsqrt())
+    if channels_inside(x[0]):
+        size = (n, *x[0].shape[2:], channels)
+        return tensor(*(None if c is None else c.view(size).permute(0, 3, 1, 2) for c in y))
+    return tensor(*(None if c is None else c.view(x[0].shape) for c in y))
+
+
+def _rows(x: Any, n: int) -> list[Coefficient]:
+    return [None if c is None else c.reshape(n, -1) for c in series(x)]
+
+
+@rule("layer_norm", in_place=False)
+def layer_norm(
+    input: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    return _by_rows(input, normalized_shape, weight, bias, eps, True)
+
+
+@rule("rms_norm", in_place=False)
+def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
+    eps = torch.finfo(series(input)[0].dtype).eps if eps is None else eps
+    return _by_rows(input, normalized_shape, weight, None, eps, False)
+
+
+def _by_rows(input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, centred: bool) -> Tensor:
+    size = 1
+    for extent in normalized_shape:
+        size *= int(extent)
+    x0 = series(input)[0]
+    parameters = (*per_channel(weight, (size,)), *per_channel(bias, (size,)))
+    y = normalised(*_rows(input, x0.numel() // size), *parameters, [1], eps, centred)
+    return tensor(*(None if c is None else c.view(x0.shape) for c in y))
+
+
+@rule("group_norm", in_place=False)
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
+) -> Tensor:
+    """Groups (N, G, C/G, pixels), each sample and group standardised by itself."""
+    x0 = series(input)[0]
+    n, channels = x0.shape[:2]
+    x = [None if c is None else c.reshape(n, num_groups, channels // num_groups, -1) for c in series(input)]
+    shape = (num_groups, channels // num_groups, 1)
+    y = normalised(*x, *per_channel(weight, shape), *per_channel(bias, shape), [2, 3], eps)
+    return tensor(*(None if c is None else c.reshape(x0.shape) for c in y))
+
+
+@rule("instance_norm", in_place=False)
+def instance_norm(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    if use_input_stats:
+        return group_norm(input, series(input)[0].shape[1], weight, bias, eps)
+    return batch_norm(input, weight, bias, running_mean, running_var, False, momentum, eps)

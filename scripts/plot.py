@@ -1,0 +1,88 @@
+"""Curvature along training: one panel a column, one colour a width, the mean over seeds with the range around it.
+
+    python scripts/plot.py outputs/fig2
+    python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save fig2.png
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from runner.analysis import load
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+CURVATURES = ("gHg", "gGg", "gHrg")
+FORMULAS = {"gHg": "$g'Hg$", "gGg": "$g'Gg$", "gHrg": "$g'H_r g$", "train_loss": "training loss"}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a run's folder, or one that holds runs")
+    parser.add_argument("--columns", nargs="+", help="of metrics.csv; default: train_loss and all curvatures along g")
+    parser.add_argument("--x", default="epoch", choices=("epoch", "step"))
+    parser.add_argument("--over-gg", action="store_true", help="divide curvatures by g'g")
+    parser.add_argument("--save", type=Path, help="default: curvature.png in the folder")
+    return parser.parse_args()
+
+
+def label(column: str, over_gg: bool) -> str:
+    """`split_gHrg` -> "g'H_r g (split)", divided by g'g if so."""
+    probe, _, quantity = column.partition("_")
+    if column in FORMULAS:
+        return FORMULAS[column]
+    formula = FORMULAS.get(quantity, quantity)
+    return f"{formula}{' / $g\\'g$' if over_gg else ''} ({probe})"
+
+
+def spread(frame: pd.DataFrame, x: str, column: str) -> pd.DataFrame:
+    """Mean, least and greatest over runs at each x."""
+    return frame.dropna(subset=[column]).groupby(x)[column].agg(["mean", "min", "max"])
+
+
+def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None:
+    widths = sorted(frame["width"].unique()) if "width" in frame else [None]
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(widths)))
+    for width, colour in zip(widths, colours, strict=True):
+        table = spread(frame if width is None else frame[frame["width"] == width], x, column)
+        axis.plot(table.index, table["mean"], color=colour, lw=1, label=None if width is None else f"width {width:g}")
+        axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
+    axis.set_title(name)
+    axis.set_xlabel(x)
+    if column != "train_loss":
+        axis.axhline(0, color="black", lw=0.5)
+
+
+def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -> Any:
+    """A row of panels; the curvatures share their axis."""
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 3.2), squeeze=False, layout="constrained")
+    curved = [axis for axis, column in zip(axes[0], columns, strict=True) if column != "train_loss"]
+    for axis in curved[1:]:
+        axis.sharey(curved[0])
+    for axis, column in zip(axes[0], columns, strict=True):
+        scaled = frame.copy()
+        if over_gg and column != "train_loss":
+            scaled[column] = frame[column] / frame["grad_norm"] ** 2
+        draw(axis, scaled, x, column, label(column, over_gg))
+    if "width" in frame:
+        axes[0][0].legend(frameon=False)
+    return fig
+
+
+def main() -> None:
+    options = arguments()
+    frame = load(options.folder)
+    default = ["train_loss", *(c for c in frame.columns if c.split("_", 1)[-1] in CURVATURES)]
+    target = options.save or options.folder / "curvature.png"
+    figure(frame, options.columns or default, options.x, options.over_gg).savefig(target, dpi=150)
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
