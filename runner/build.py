@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from runner.arch.scaled import scaled
 from runner.curvature import randomness
+from runner.curvature.batch_loss import BatchLoss
 from runner.dataset.base import Dataset
 from runner.dataset.batches import Batch, Batches
 from runner.errors import BadInput
@@ -17,6 +18,7 @@ from runner.seeds import derived
 from runner.targets import check, make
 from runner.task import Task
 
+CHECKED_SAMPLES = 4
 NETWORK_GIVEN = ("input_shape", "outputs", "width")
 
 
@@ -145,6 +147,7 @@ def build(cfg: DictConfig) -> Experiment:
         device=device,
     )
     check_fit(experiment, dataset.train.labels)
+    check_probes(experiment)
     return experiment
 
 
@@ -180,3 +183,15 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
     finally:
         run.model.train()
     run.task.check(outputs, batch.labels[:2])
+
+
+def check_probes(run: Experiment) -> None:
+    """Can each probe measure this network? Asked of a few samples of the first batch, in training mode."""
+    batch = run.batches(0)
+    few = Batch(batch.inputs[:CHECKED_SAMPLES], batch.labels[:CHECKED_SAMPLES])
+    for name, probe in run.probes.items():
+        loss = BatchLoss(run.model, run.loss_fn, few.inputs, run.targets(few), run.dtype)
+        try:
+            probe.check(loss)
+        except BadInput as error:
+            raise BadInput(f"probe.{name}: {error}") from error

@@ -113,7 +113,9 @@ def main() -> None:
     except Carried as carried:
         _report(carried.error, verbose)
     except OSError as error:
-        _report(BadInput(f"the output folder cannot be written: {error}; see hydra.run.dir and hydra.sweep.dir"), verbose)
+        _report(
+            BadInput(f"the output folder cannot be written: {error}; see hydra.run.dir and hydra.sweep.dir"), verbose
+        )
     except Exception as error:
         _report(error, verbose)
 

@@ -1,6 +1,6 @@
 """What the probes see at one step: losses as functions, and the gradient, each computed once and shared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.vectors import Vector
 from runner.dataset.batches import Batch
 from runner.probe.base import Place, Point, Probe
+from runner.records import Cell
 
 
 class Measurement:
@@ -30,6 +31,13 @@ class Measurement:
         dtype = probe_dtype(probe, self.run)
         found = probe.measure_all(lambda place: self._point(place, dtype), with_gg=self.run.mixed)
         return {f"{name}_{column}": value for column, value in found.items()}
+
+    def rows(self, probe: Probe) -> Iterator[dict[str, Cell]]:
+        """The probe's rows of its long-form table."""
+        dtype = probe_dtype(probe, self.run)
+        for place in probe.on:
+            for row in probe.rows(self._point(place, dtype)):
+                yield {"step": self.step, "replica": 0, **row, "on": place}
 
     def _point(self, place: Place, dtype: torch.dtype) -> Point:
         return Point(

@@ -1,6 +1,7 @@
 """How far a run is and what it has recorded: the part of its state that is not the network's."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ class Progress:
             "metrics": Table(folder / "metrics.csv", [*COLUMNS, *self.probe_columns]),
             "epochs": Table(folder / "epochs.csv", epochs.columns(self.probe_columns)),
         }
+        for name, probe in run.probes.items():
+            if probe.table:
+                self.tables[name] = Table(folder / f"{name}.csv", ["step", "replica", *probe.table, "on"])
         self.epoch = epochs.Epoch(self.probe_columns)
         self._flushed = time.monotonic()
 
@@ -55,6 +59,12 @@ class Progress:
         self.epoch.add_row(cells)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def add_rows(self, name: str, rows: Iterable[dict[str, Cell]]) -> None:
+        """Rows of the probe's own table, if it has one."""
+        if name in self.tables:
+            for row in rows:
+                self.tables[name].add(row)
 
     def end_epoch(self, cells: dict[str, Cell]) -> None:
         """Write the row of the epoch that ended with the step of `cells`, and begin the next."""

@@ -1,8 +1,12 @@
 """The exact split along a direction in one forward sweep that carries three Taylor coefficients through the network."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.precision import exact_arithmetic
@@ -19,11 +23,42 @@ class Split:
     gHrg: Tensor
 
 
-def split(loss: BatchLoss, v: Vector, *, compiled: bool = False) -> Split:
+def split(loss: BatchLoss, v: Vector, *, chunk: int | None = None, compiled: bool = False) -> Split:
     """With F(w + t v) = f0 + t f1 + t^2/2 f2 + …: v'Gv = f1'[d2L/dF2] f1 and v'H_r v = <dL/dF, f2>; v'Hv is their sum.
 
-    Parameters that `v` leaves out do not move: v is zero there.
+    Parameters that `v` leaves out do not move: v is zero there. `chunk`: so many samples are swept at a time, which is
+    the same where the network treats each sample alone (see `mixes_samples`); only the outputs of all are kept, so the
+    loss is that of the whole batch, whatever it is.
     """
-    f0, f1, f2 = loss.expand(v, compiled=compiled)
+    parts = [loss.expand(v, compiled=compiled, inputs=part) for part in _parts(loss.inputs, chunk)]
+    f0, f1, f2 = (
+        tree_map(lambda *leaves: torch.cat(leaves), *coefficients) for coefficients in zip(*parts, strict=True)
+    )
     with exact_arithmetic(loss.device):
         return Split(*split_terms(loss.of_outputs, f0, f1, f2, loss.targets))
+
+
+def _parts(inputs: Any, chunk: int | None) -> Iterator[Any]:
+    """The inputs, or micro-batches of them."""
+    if chunk is None:
+        yield inputs
+        return
+    for start in range(0, len(tree_leaves(inputs)[0]), chunk):
+        yield tree_map(lambda leaf, start=start: leaf[start : start + chunk], inputs)
+
+
+def layer_of(parameter: str) -> str:
+    """The module that a parameter belongs to: `stages.0.conv1.weight` -> `stages.0.conv1`."""
+    return parameter.rpartition(".")[0] or parameter
+
+
+@torch.no_grad()
+def mixes_samples(loss: BatchLoss) -> bool:
+    """Whether a sample's output depends on the rest of its batch: batch statistics, or draws made for the batch as a
+    whole (dropout). Found by trying: the batch at once against its samples in two parts."""
+    half = max(1, len(tree_leaves(loss.inputs)[0]) // 2)
+    still: Vector = {}
+    whole, parts = loss.expand(still)[0], [loss.expand(still, inputs=part)[0] for part in _parts(loss.inputs, half)]
+    joined = tree_map(lambda *leaves: torch.cat(leaves), *parts)
+    pairs = zip(tree_leaves(whole), tree_leaves(joined), strict=True)
+    return not all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in pairs)

@@ -1,7 +1,7 @@
 """What a probe is: a cadence, a precision, the batches it looks at, and one method that measures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +11,7 @@ from runner.cadence import Cadence
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.vectors import Vector, dot
 from runner.errors import BadInput
+from runner.records import Cell
 
 Place = Literal["batch", "heldout"]
 
@@ -55,6 +56,9 @@ class Probe(ABC):
         if not self.on or len(set(self.on)) != len(self.on):
             raise BadInput(f"on should list batch, heldout or both, each once; found {list(self.on)}")
 
+    def check(self, loss: BatchLoss) -> None:
+        """Refuse, by BadInput, a network or batch that cannot be measured; `loss` is of a few samples."""
+
     @property
     def columns(self) -> tuple[str, ...]:
         """What `measure` returns, known before the first step."""
@@ -63,6 +67,15 @@ class Probe(ABC):
     @abstractmethod
     def measure(self, point: Point) -> Mapping[str, Tensor | None]:
         """A 0-d tensor for each column; None: not defined here (the cell stays empty)."""
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        """The columns of the probe's own long-form CSV, for results that are vectors; none: there is no such file."""
+        return ()
+
+    def rows(self, point: Point) -> Iterable[Mapping[str, Cell]]:
+        """The rows that this measurement adds to it."""
+        return ()
 
     def all_columns(self, with_gg: bool) -> list[str]:
         """The columns over all places; `with_gg`: and g'g, where g was recomputed in the probe's dtype."""

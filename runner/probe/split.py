@@ -1,16 +1,75 @@
 """The exact split of the curvature along the gradient into its Gauss-Newton and its residual part."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import Tensor
 
-from runner.curvature.forward import split
+from runner.curvature import forward
+from runner.curvature.batch_loss import BatchLoss
+from runner.curvature.exact import split_by_double_backward
+from runner.curvature.taylor import UnsupportedOperation
+from runner.curvature.vectors import Vector
+from runner.errors import BadInput
 from runner.probe.base import Point, Probe
+from runner.records import Cell
 
 
+@dataclass(kw_only=True)
 class Split(Probe):
-    """gHg = g'Hg, gGg = g'Gg, gHrg = g'H_r g with H = G + H_r, exact."""
+    """gHg = g'Hg, gGg = g'Gg, gHrg = g'H_r g with H = G + H_r, exact.
+
+    method: `taylor`, one forward sweep; `double_backward`, any network at 5 to 9 training steps.
+    chunk: sweep so many samples at a time, for batches larger than memory (not where samples mix: batch statistics).
+    per: `layer` or `parameter`: also along each layer's or parameter's slice of g alone, the diagonal blocks'
+    contributions, into split.csv.
+    """
 
     names = ("gHg", "gGg", "gHrg")
 
+    method: Literal["taylor", "double_backward"] = "taylor"
+    chunk: int | None = None
+    per: Literal["layer", "parameter"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk is not None and (self.chunk < 1 or self.method != "taylor"):
+            raise BadInput(
+                f"chunk should be null, or at least 1 with method=taylor, found {self.chunk} with {self.method}"
+            )
+
+    def check(self, loss: BatchLoss) -> None:
+        if self.method != "taylor":
+            return
+        try:
+            forward.split(loss, loss.gradient())
+        except UnsupportedOperation as error:
+            raise BadInput(f"{error} (or probe.split.method=double_backward, which is slower)") from error
+        if self.chunk is not None and forward.mixes_samples(loss):
+            raise BadInput(
+                "probe.split.chunk should be null for this network: a sample's output depends on the rest of its batch "
+                "(batch statistics or dropout in training mode), so that micro-batches would measure another loss"
+            )
+
     def measure(self, point: Point) -> dict[str, Tensor | None]:
-        parts = split(point.loss, point.g)
+        return self._along(point.loss, point.g)
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        return (self.per, *self.names) if self.per else ()
+
+    def rows(self, point: Point) -> Iterator[dict[str, Cell]]:
+        """For each slice: v is g there and zero elsewhere."""
+        slices: dict[str, Vector] = {}
+        for name, entry in point.g.items():
+            slices.setdefault(forward.layer_of(name) if self.per == "layer" else name, {})[name] = entry
+        for name, v in slices.items():
+            yield {str(self.per): name, **self._along(point.loss, v)}
+
+    def _along(self, loss: BatchLoss, v: Vector) -> dict[str, Tensor | None]:
+        if self.method == "taylor":
+            parts = forward.split(loss, v, chunk=self.chunk)
+        else:
+            parts = split_by_double_backward(loss, v)
         return {"gHg": parts.gHg, "gGg": parts.gGg, "gHrg": parts.gHrg}

@@ -1,0 +1,95 @@
+"""The split probe's own options."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import runner
+from runner.curvature.batch_loss import BatchLoss
+from runner.curvature.exact import hessian_product
+from runner.curvature.forward import layer_of, mixes_samples, split
+from runner.errors import BadInput
+
+CONV = [
+    "dataset=random_images", "dataset.size=24", "dataset.shape=[3,8,8]", "dataset.classes=4", "arch=resnet50",
+    "arch.blocks=1", "arch.base_width=4", "batch_size=8", "device=cpu", "precision=fp64", "log_every=1", "probe=split",
+]  # fmt: skip
+
+
+def run_in(folder: Path, *overrides: str) -> Path:
+    return runner.run([*CONV, *overrides, f"hydra.run.dir={folder}"])
+
+
+def test_chunks_give_the_same_numbers_where_samples_do_not_mix(tmp_path: Path) -> None:
+    whole = pd.read_csv(run_in(tmp_path / "whole", "arch.norm=group", "steps=2") / "metrics.csv")
+    parts = pd.read_csv(run_in(tmp_path / "parts", "arch.norm=group", "steps=2", "probe.split.chunk=3") / "metrics.csv")
+    for column in ("split_gHg", "split_gGg", "split_gHrg"):
+        assert parts[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=1e-10)
+
+
+def test_chunks_are_refused_where_they_do(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"probe\.split.*batch statistics"):
+        run_in(tmp_path / "run", "arch.norm=batch", "steps=1", "probe.split.chunk=3")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("per", ["layer", "parameter"])
+def test_slices_are_the_diagonal_blocks(tmp_path: Path, per: str) -> None:
+    folder = run_in(tmp_path / "run", "steps=2", f"probe.split.per={per}")
+    table, metrics = pd.read_csv(folder / "split.csv"), pd.read_csv(folder / "metrics.csv")
+    assert list(table.columns) == ["step", "replica", per, "gHg", "gGg", "gHrg", "on"]
+    assert set(table["step"]) == {0, 1, 2}
+    assert table.groupby("step").size().nunique() == 1
+    assert (table["gGg"] >= 0).all()
+    assert table[per].is_unique is False
+    assert len(metrics) == 3
+
+
+def test_a_slice_against_double_backward() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    loss = BatchLoss(model, torch.nn.CrossEntropyLoss(), torch.randn(7, 4).double(), torch.randint(0, 3, (7,)))
+    g = loss.gradient()
+    for layer in ("0", "2"):
+        v = {name: entry for name, entry in g.items() if layer_of(name) == layer}
+        padded = {name: v.get(name, torch.zeros_like(entry)) for name, entry in g.items()}
+        torch.testing.assert_close(split(loss, v).gHg, hessian_product(loss, padded).gHg, rtol=1e-10, atol=1e-14)
+
+
+def test_methods_agree(tmp_path: Path) -> None:
+    one = pd.read_csv(run_in(tmp_path / "a", "steps=2") / "metrics.csv")
+    other = pd.read_csv(run_in(tmp_path / "b", "steps=2", "probe.split.method=double_backward") / "metrics.csv")
+    scale = one["split_gGg"] + one["split_gHrg"].abs()
+    for column in ("split_gHg", "split_gGg", "split_gHrg"):
+        assert ((one[column] - other[column]).abs() <= 1e-10 * scale).all()
+
+
+def test_a_network_without_rules_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_network.py").write_text(
+        "import torch\n"
+        "class Odd(torch.nn.Module):\n"
+        "    def __init__(self, outputs: int, input_shape: list[int]):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(input_shape[0], outputs)\n"
+        "    def forward(self, x):\n"
+        "        return torch.special.bessel_j0(self.layer(x))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ["arch=custom", "arch._target_=odd_network.Odd", "dataset.dim=5", "init=default", "steps=1", "device=cpu"]
+    with pytest.raises(BadInput, match=r"probe\.split.*bessel_j0.*probe=hvp"):
+        runner.run([*own, "probe=split", f"hydra.run.dir={tmp_path / 'run'}"])
+
+
+def test_samples_mix_through_batch_statistics_and_dropout_only() -> None:
+    x, y = torch.randn(6, 4), torch.randint(0, 3, (6,))
+
+    def mixes(*layers: torch.nn.Module, training: bool = True) -> bool:
+        model = torch.nn.Sequential(torch.nn.Linear(4, 5), *layers, torch.nn.Linear(5, 3)).train(training)
+        return mixes_samples(BatchLoss(model, torch.nn.CrossEntropyLoss(), x, y))
+
+    assert mixes(torch.nn.BatchNorm1d(5))
+    assert not mixes(torch.nn.BatchNorm1d(5), training=False)
+    assert mixes(torch.nn.Dropout(0.5))
+    assert not mixes(torch.nn.LayerNorm(5), torch.nn.Tanh())
