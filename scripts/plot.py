@@ -1,7 +1,7 @@
 """Curvature along training: one panel a column, one colour a width, the mean over seeds with the range around it.
 
-    python scripts/plot.py outputs/fig2
-    python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save fig2.png
+python scripts/plot.py outputs/fig2
+python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save fig2.png
 """
 
 import argparse
@@ -37,8 +37,8 @@ def label(column: str, over_gg: bool) -> str:
     probe, _, quantity = column.partition("_")
     if column in FORMULAS:
         return FORMULAS[column]
-    formula = FORMULAS.get(quantity, quantity)
-    return f"{formula}{' / $g\\'g$' if over_gg else ''} ({probe})"
+    divided = " / $g'g$" if over_gg else ""
+    return f"{FORMULAS.get(quantity, quantity)}{divided} ({probe})"
 
 
 def spread(frame: pd.DataFrame, x: str, column: str) -> pd.DataFrame:

@@ -56,7 +56,7 @@ class Probe(ABC):
         if not self.on or len(set(self.on)) != len(self.on):
             raise BadInput(f"on should list batch, heldout or both, each once; found {list(self.on)}")
 
-    def check(self, loss: BatchLoss) -> None:
+    def check(self, loss: BatchLoss) -> None:  # noqa: B027  (most probes can measure anything)
         """Refuse, by BadInput, a network or batch that cannot be measured; `loss` is of a few samples."""
 
     @property

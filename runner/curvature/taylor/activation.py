@@ -31,7 +31,7 @@ def relu(x: Taylor) -> Tensor:
 
 @pointwise("leaky_relu")
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Derivatives:
-    slope = torch.where(x > 0, 1.0, negative_slope).to(x.dtype)
+    slope = torch.where(x > 0, torch.ones_like(x), negative_slope)
     return x * slope, slope, None
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from runner.curvature.taylor.registry import rule
-from runner.curvature.taylor.tensor import value
 
 
 @rule("scaled_dot_product_attention", in_place=False)
@@ -45,5 +44,3 @@ def _masked(scores: Any, mask: Any) -> Any:
         return scores.masked_fill(mask.logical_not(), float("-inf"))
     return scores + mask
 
-
-__all__ = ["value"]

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from runner.curvature.taylor.registry import RULES, functions, rule, rule_for
 from runner.curvature.taylor.shape import _values
-from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation, value
+from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
 
 # steps and choices: constant almost everywhere, and autograd's derivative is none or zero
 STEPS = ["eq", "ne", "lt", "le", "gt", "ge", "equal", "allclose", "isclose", "greater", "greater_equal", "less", "less_equal", "not_equal", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__len__", "__contains__", "__format__", "isnan", "isinf", "isfinite", "isneginf", "isposinf", "isreal", "is_nonzero", "logical_and", "logical_or", "logical_not", "logical_xor", "argmax", "argmin", "argsort", "argwhere", "nonzero", "count_nonzero", "any", "all", "searchsorted", "bucketize", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix", "signbit", "long", "int", "short", "char", "byte", "bool", "item", "tolist", "__int__", "__float__", "__index__", "dim", "ndimension", "size", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "get_device", "is_same_size", "is_conj", "is_neg", "is_inference", "dim_order", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "result_type", "can_cast", "promote_types"]
@@ -61,5 +60,3 @@ def requires_grad_(x: Taylor, requires_grad: bool = True) -> Taylor:
         raise UnsupportedOperation("torch.Tensor.requires_grad_", "it cuts the graph in place")
     return x
 
-
-__all__ = ["torch", "value"]

@@ -9,14 +9,9 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 _QUESTIONS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _HOMES = {"torch.nn.functional", "torch.functional"}
-_METHODS = {"split", "unflatten", "norm", "unique", "stft", "istft", "reinforce"} - {"unique", "reinforce"}
-# in-place renormalisation of the weights; random draws that no rule repeats
-_NOT = {"embedding_renorm_"}
+_METHODS = {"split", "unflatten", "norm"}
 
 
 def _plain(*_: Any) -> bool:
@@ -27,7 +22,7 @@ def _plain(*_: Any) -> bool:
 def decomposed(func: Any) -> Callable[..., Any] | None:
     """The body of `func`, to be run on Taylor tensors; None where `func` is no such function."""
     func = getattr(func, "__wrapped__", func) if not isinstance(func, FunctionType) else func
-    if not isinstance(func, FunctionType) or func.__name__ in _NOT:
+    if not isinstance(func, FunctionType):
         return None
     method = func.__module__ == "torch._tensor" and func.__name__ in _METHODS
     if not (method or func.__module__ in _HOMES):
@@ -39,5 +34,3 @@ def decomposed(func: Any) -> Callable[..., Any] | None:
     body.__kwdefaults__ = func.__kwdefaults__
     return body
 
-
-__all__ = ["F", "decomposed", "torch"]

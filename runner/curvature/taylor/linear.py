@@ -1,6 +1,5 @@
 """Products: linear layers, matrix products, embeddings, and everything else that is linear in each of its tensors."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -53,7 +52,13 @@ def _multilinear_rules(names: str) -> None:
             RULES[function] = partial(multilinear_tensor, function)
 
 
-_multilinear_rules("matmul __matmul__ mm bmm mv dot vdot inner outer ger kron chain_matmul cross linalg_cross bilinear")
+_multilinear_rules("matmul __matmul__ mm bmm mv dot vdot inner outer ger kron chain_matmul cross linalg_cross")
+
+
+@rule("bilinear", in_place=False)
+def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Tensor:
+    y = multilinear_tensor(lambda a, b, w: F.bilinear(a, b, w), input1, input2, weight)
+    return y if bias is None else y + bias
 
 
 @rule("__rmatmul__", in_place=False)
@@ -153,5 +158,3 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Tens
     unit_a, unit_b = (v / torch.where(value(n) > eps, n, eps) for v, n in zip((a, b), lengths, strict=True))
     return (unit_a * unit_b).sum(dim)
 
-
-__all__: list[str] = ["Callable"]

@@ -5,11 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.curvature.taylor.arithmetic import accumulate, multilinear_tensor, multiply, multiply_add
-from runner.curvature.taylor.kernels import kernel
+from runner.curvature.taylor.arithmetic import multilinear_tensor, multiply, multiply_add
 from runner.curvature.taylor.pointwise import chain, power
 from runner.curvature.taylor.registry import rule
-from runner.curvature.taylor.tensor import Series, Taylor, UnsupportedOperation, series, tensor, value
+from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation, series, tensor, value
 
 
 def _sum(a: Any, b: Any, alpha: Any = 1) -> Tensor:
@@ -29,23 +28,23 @@ def _sum_of(p: Tensor | None, q: Tensor | None, alpha: Any, like: Tensor) -> Ten
 
 
 @rule("add", "__add__", "__radd__")
-def add(a: Any, b: Any, *, alpha: Any = 1) -> Tensor:
-    return _sum(a, b, alpha)
+def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    return _sum(input, other, alpha)
 
 
 @rule("sub", "subtract", "__sub__")
-def sub(a: Any, b: Any, *, alpha: Any = 1) -> Tensor:
-    return _sum(a, b, -alpha)
+def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    return _sum(input, other, -alpha)
 
 
 @rule("rsub", "__rsub__", in_place=False)
-def rsub(a: Any, b: Any, *, alpha: Any = 1) -> Tensor:
-    return _sum(b, a, -alpha)
+def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    return _sum(other, input, -alpha)
 
 
 @rule("mul", "multiply", "__mul__", "__rmul__")
-def mul(a: Any, b: Any) -> Tensor:
-    return multilinear_tensor(torch.mul, a, b)
+def mul(input: Any, other: Any) -> Tensor:
+    return multilinear_tensor(torch.mul, input, other)
 
 
 def quotient(a: Any, b: Any) -> Tensor:
@@ -59,10 +58,10 @@ def quotient(a: Any, b: Any) -> Tensor:
 
 
 @rule("div", "divide", "true_divide", "__truediv__", "__div__")
-def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is not None:
-        return torch.div(value(a), value(b), rounding_mode=rounding_mode)  # constant almost everywhere
-    return quotient(a, b)
+        return torch.div(value(input), value(other), rounding_mode=rounding_mode)  # constant almost everywhere
+    return quotient(input, other)
 
 
 @rule("__rdiv__", "__rtruediv__", in_place=False)
@@ -71,7 +70,8 @@ def rdiv(a: Any, b: Any) -> Tensor:
 
 
 @rule("pow", "__pow__", "float_power")
-def pow(base: Any, exponent: Any) -> Tensor:
+def pow(input: Any, exponent: Any) -> Tensor:
+    base = input
     if not isinstance(base, Taylor):
         return torch.exp(exponent * torch.log(torch.as_tensor(base, dtype=exponent.dtype, device=exponent.device)))
     if isinstance(exponent, Taylor):
@@ -94,32 +94,32 @@ def rpow(exponent: Any, base: Any) -> Tensor:
 
 
 @rule("addcmul")
-def addcmul(x: Any, a: Any, b: Any, *, value: Any = 1) -> Tensor:
-    return x + (a * b) * value
+def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Tensor:
+    return input + (tensor1 * tensor2) * value
 
 
 @rule("addcdiv")
-def addcdiv(x: Any, a: Any, b: Any, *, value: Any = 1) -> Tensor:
-    return x + (a / b) * value
+def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Tensor:
+    return input + (tensor1 / tensor2) * value
 
 
 @rule("lerp")
-def lerp(start: Any, end: Any, weight: Any) -> Tensor:
-    return start + weight * (end - start)
+def lerp(input: Any, end: Any, weight: Any) -> Tensor:
+    return input + weight * (end - input)
 
 
 @rule("hypot")
-def hypot(a: Any, b: Any) -> Tensor:
-    return (a * a + b * b).sqrt()
+def hypot(input: Any, other: Any) -> Tensor:
+    return (input * input + other * other).sqrt()
 
 
 @rule("where", in_place=False)
-def where(condition: Any, a: Any = None, b: Any = None) -> Any:
-    if a is None:
+def where(condition: Any, input: Any = None, other: Any = None) -> Any:
+    if input is None:
         return torch.where(value(condition))
     if isinstance(condition, Tensor) and condition.dtype != torch.bool:
         raise UnsupportedOperation("torch.where", "its condition should be boolean")
-    a, b = series(a), series(b)
+    a, b = series(input), series(other)
     y0 = torch.where(value(condition), a[0], b[0])
     pairs = zip(a[1:], b[1:], strict=True)
     return tensor(y0, *(_chosen(value(condition), p, q, y0.dtype) for p, q in pairs))
@@ -170,19 +170,19 @@ def clamp_max(x: Any, max: Any) -> Tensor:
 
 def extreme(a: Any, b: Any, a_wins: Tensor) -> Tensor:
     """Elementwise maximum or minimum; where both are equal, each has half of the slope, as autograd has it."""
-    half = torch.where(value(a) == value(b), 0.5, 0.0).to(value(a).dtype)
+    half = 0.5 * (value(a) == value(b)).to(torch.result_type(value(a), value(b)))
     weight = a_wins.to(half.dtype) + half
     return weight * a + (1 - weight) * b
 
 
 @rule("maximum", in_place=False)
-def maximum(a: Any, b: Any) -> Tensor:
-    return extreme(a, b, value(a) > value(b))
+def maximum(input: Any, other: Any) -> Tensor:
+    return extreme(input, other, value(input) > value(other))
 
 
 @rule("minimum", in_place=False)
-def minimum(a: Any, b: Any) -> Tensor:
-    return extreme(a, b, value(a) < value(b))
+def minimum(input: Any, other: Any) -> Tensor:
+    return extreme(input, other, value(input) < value(other))
 
 
 @rule("zero", in_place=True)
@@ -201,5 +201,3 @@ def fill(x: Any, number: Any) -> Any:
 def copy(x: Any, source: Any, non_blocking: bool = False) -> Any:
     return source.to(x.dtype).expand(x.shape) if isinstance(source, Tensor) else torch.full_like(value(x), source)
 
-
-__all__ = ["Series", "accumulate", "kernel"]

@@ -168,6 +168,13 @@ def index_fill(x: Taylor, dim: int, index: Tensor, value: Any) -> Tensor:
     )
 
 
+@rule("grid_sampler", in_place=False)
+def grid_sampler(input: Any, grid: Any, *settings: Any) -> Tensor:
+    if isinstance(grid, Taylor):
+        raise UnsupportedOperation("torch.nn.functional.grid_sample", "its grid depends on the weights")
+    return elementary(torch.grid_sampler, input, grid, *settings)
+
+
 @rule("index_put")
 def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     return joint(torch.index_put, x, indices, values, accumulate)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.curvature.taylor.context import transformed
 from runner.curvature.taylor.decompose import decomposed
 from runner.curvature.taylor.registry import RULES
 
@@ -57,6 +58,8 @@ class Taylor(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not args and "input" in kwargs:
+            args, kwargs = (kwargs["input"],), {key: entry for key, entry in kwargs.items() if key != "input"}
         rule = RULES.get(func) or decomposed(func)
         if rule is None:
             raise UnsupportedOperation(name_of(func))
@@ -104,10 +107,14 @@ def value(x: Any) -> Any:
 
 def as_view(y: Any, x: Any) -> Any:
     """y, known to share memory with x, so that a later write to either is not lost on the other."""
-    if isinstance(y, Taylor) and isinstance(x, Taylor) and y is not x:
+    if isinstance(y, Taylor) and isinstance(x, Taylor) and y is not x and _may_share(x.c[0], y.c[0]):
         x.kin.append(weakref.ref(y))
         y.kin, y.leaked = x.kin, x.leaked
     return y
+
+
+def _may_share(a: Tensor, b: Tensor) -> bool:
+    return transformed() or a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def overwrite(x: Any, new: Any) -> Any:
