@@ -112,6 +112,8 @@ def main() -> None:
         sys.exit(stopped.code)
     except Carried as carried:
         _report(carried.error, verbose)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _report(
             BadInput(f"the output folder cannot be written: {error}; see hydra.run.dir and hydra.sweep.dir"), verbose

@@ -1,0 +1,285 @@
+"""What measuring costs, in units of one training step (forward + backward) of the same network on the same batch.
+
+    python scripts/benchmark.py split                          # all networks: a table and outputs/benchmark/split.csv
+    python scripts/benchmark.py split --networks mlp resnet50_k1 --rounds 3
+
+Times are medians over rounds in one process, the methods taking turns. Memory is the peak beyond what was held before
+the call: of a process of its own on the CPU (VmHWM), of the allocator on cuda. Errors are those of gHg, relative to
+|gGg| + |gHrg|, against fp64 by double backward. Methods that are not installed are left out (extra [bench]).
+"""
+
+import argparse
+import ctypes
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from runner.arch.mlp import MLP
+from runner.arch.resnet import BottleneckResNet, CifarResNet
+from runner.curvature import exact, forward
+from runner.curvature.batch_loss import BatchLoss
+from runner.curvature.difference import gradient_difference
+from runner.curvature.vectors import Vector
+
+
+class Problem(NamedTuple):
+    model: nn.Module
+    loss_fn: nn.Module
+    inputs: Tensor
+    targets: Tensor
+
+
+def _images(model: Callable[[], nn.Module], batch: int) -> Problem:
+    return Problem(model(), nn.CrossEntropyLoss(), torch.randn(batch, 3, 32, 32), torch.randint(0, 100, (batch,)))
+
+
+def _mlp() -> Problem:
+    inputs = nn.functional.normalize(torch.randn(1000, 400))
+    return Problem(MLP((400,), 1, width=8), nn.MSELoss(), inputs, torch.randint(0, 2, (1000, 1)).float())
+
+
+def _vit() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    net = VisionTransformer(32, 4, num_layers=6, num_heads=4, hidden_dim=192, mlp_dim=768, num_classes=100)
+    nn.init.normal_(
+        net.heads.head.weight, std=0.02
+    )  # torchvision's zeros would make every curvature but the head's zero
+    return net
+
+
+NETWORKS: dict[str, Callable[[], Problem]] = {
+    "mlp": _mlp,
+    "resnet50_k1": lambda: _images(lambda: CifarResNet((3, 32, 32), 100, width=1), 100),
+    "resnet50_k2": lambda: _images(lambda: CifarResNet((3, 32, 32), 100, width=2), 100),
+    "resnet50_k4": lambda: _images(lambda: CifarResNet((3, 32, 32), 100, width=4), 100),
+    "resnet_bottleneck50": lambda: _images(
+        lambda: BottleneckResNet((3, 32, 32), 100, width=1, blocks=[3, 4, 6, 3]), 32
+    ),
+    "vit": lambda: _images(_vit, 64),
+}
+DEFAULT = [name for name in NETWORKS if name != "resnet50_k4"]
+
+
+def build(name: str, device: torch.device) -> Problem:
+    """The network with a start as in training (He for the ones of this package), the same in every process."""
+    from runner.init import Independent
+
+    torch.manual_seed(0)
+    problem = NETWORKS[name]()
+    if name != "vit":
+        Independent("normal", gain=2**0.5)(problem.model, generator=torch.Generator().manual_seed(0), width=1)
+    return Problem(*(part.to(device) for part in problem))
+
+
+def training_step(problem: Problem) -> None:
+    problem.model.zero_grad(set_to_none=True)
+    problem.loss_fn(problem.model(problem.inputs), problem.targets).backward()
+
+
+def _curvlinops(problem: Problem, g: Vector) -> Tensor:
+    """H g and G g; batch norm without running statistics, whose counters its transforms cannot update."""
+    from curvlinops import GGNLinearOperator, HessianLinearOperator
+
+    data = [(problem.inputs, problem.targets)]
+    parameters, v = list(problem.model.parameters()), list(g.values())
+    operators = (HessianLinearOperator, GGNLinearOperator)
+    made = [one(problem.model, problem.loss_fn, parameters, data, check_deterministic=False) for one in operators]
+    products = [operator @ v for operator in made]
+    return sum((p * q).sum() for p, q in zip(products[0], v, strict=True))  # type: ignore[return-value]
+
+
+def _pyhessian(problem: Problem, g: Vector) -> Tensor:
+    """H g; it puts the network into evaluation mode, which is another function where there is batch norm."""
+    from pyhessian import hessian
+    from pyhessian.utils import hessian_vector_product
+
+    cuda = problem.inputs.device.type == "cuda"
+    made = hessian(problem.model, problem.loss_fn, data=(problem.inputs, problem.targets), cuda=cuda)
+    product = hessian_vector_product(made.gradsH, made.params, list(g.values()))
+    problem.model.train().zero_grad(set_to_none=True)
+    return sum((p * q).sum() for p, q in zip(product, g.values(), strict=True))  # type: ignore[return-value]
+
+
+def methods(problem: Problem) -> dict[str, Callable[[], Tensor | None]]:
+    """Each as a call that measures once, g being known."""
+    loss = BatchLoss(*problem)
+    g = loss.gradient()
+    calls: dict[str, Callable[[], Tensor | None]] = {
+        "training step": lambda: training_step(problem),
+        "fd": lambda: gradient_difference(loss, g, 0.1, at_w=g).gHg,
+        "hvp": lambda: exact.hessian_product(loss, g).gHg,
+        "split": lambda: forward.split(loss, g).gHg,
+        "split, compiled": lambda: forward.split(loss, g, compiled=True).gHg,
+        "split, double backward": lambda: exact.split_by_double_backward(loss, g).gHg,
+    }
+    peers = {"curvlinops": ("curvlinops H, G", _curvlinops), "pyhessian": ("PyHessian H", _pyhessian)}
+    plain = without_running_statistics(problem)
+    for package, (name, call) in peers.items():
+        try:
+            __import__(package)
+        except ImportError:
+            continue
+        calls[name] = partial(call, plain, g)
+    return calls
+
+
+def without_running_statistics(problem: Problem) -> Problem:
+    """The same function in training mode, by the same parameters."""
+    import copy
+
+    memo = {id(p): p for p in problem.model.parameters()}
+    model = copy.deepcopy(problem.model, memo)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return problem._replace(model=model)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def times(calls: dict[str, Callable[[], Tensor | None]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each, after one round to warm up."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            seconds = timed(call, device)
+            if turn:
+                found[name].append(seconds)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def reference(problem: Problem) -> tuple[float, float]:
+    """gHg in fp64 by double backward, and the scale |gGg| + |gHrg|."""
+    g = BatchLoss(*problem).gradient()
+    loss = BatchLoss(*problem, dtype=torch.float64)
+    parts = exact.split_by_double_backward(loss, {name: entry.double() for name, entry in g.items()})
+    return parts.gHg.item(), (parts.gGg.abs() + parts.gHrg.abs()).item()
+
+
+def peak(network: str, method: str, device: torch.device) -> float:
+    """MiB beyond what is held before the call."""
+    problem = build(network, device)
+    call = methods(problem)[method]
+    if device.type == "cuda":
+        call()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    few = Problem(problem.model, problem.loss_fn, problem.inputs[:4], problem.targets[:4])
+    methods(few)[method]()  # libraries and compiled kernels are in memory from here on
+    problem.model.zero_grad(set_to_none=True)
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    before = _high_water()
+    call()
+    return _high_water() - before
+
+
+def _high_water() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def peaks(network: str, names: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """Each in a process of its own."""
+    found = {}
+    for name in names:
+        command = [sys.executable, __file__, "peak", network, name, "--device", str(options.device)]
+        command += ["--threads", str(options.threads)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        found[name] = float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
+    return found
+
+
+def split(options: argparse.Namespace) -> None:
+    rows = []
+    for network in options.networks:
+        problem = build(network, options.device)
+        calls = methods(problem)
+        for name in [name for name in calls if _fails(name, calls[name])]:
+            del calls[name]
+        expected, scale = (float("nan"), 1.0) if options.no_reference else reference(problem)
+        errors = {name: abs(float(v) - expected) / scale for name, call in calls.items() if (v := call()) is not None}
+        medians = times(calls, options.rounds, options.device)
+        memory = peaks(network, list(calls), options) if not options.no_memory else {}
+        for name, seconds in medians.items():
+            row = {"network": network, "method": name, "seconds": seconds, "steps": seconds / medians["training step"]}
+            mib = memory.get(name, float("nan"))
+            share = mib / memory["training step"] if memory else float("nan")
+            rows.append({**row, "peak_MiB": mib, "memory_steps": share, "relative_error": errors.get(name)})
+        show(pd.DataFrame(rows[-len(medians) :]), f"{network}, batch {len(problem.inputs)}")
+        options.out.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(options.out / "split.csv", index=False)
+
+
+def _fails(name: str, call: Callable[[], Tensor | None]) -> bool:
+    try:
+        call()
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+        return True
+    return False
+
+
+def show(frame: pd.DataFrame, title: str) -> None:
+    table = Table(title=title)
+    for column, kind in (("method", "left"), ("time / step", "right"), ("memory / step", "right"), ("error", "right")):
+        table.add_column(column, justify=kind)  # type: ignore[arg-type]
+    for row in frame.itertuples():
+        error = "" if pd.isna(row.relative_error) else f"{row.relative_error:.1e}"
+        table.add_row(str(row.method), f"{row.steps:.2f}", f"{row.memory_steps:.2f}", error)
+    Console().print(table)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("split", "peak"):
+        command = commands.add_parser(name)
+        command.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+        command.add_argument("--threads", type=int, default=torch.get_num_threads())
+        if name == "peak":
+            command.add_argument("network", choices=NETWORKS)
+            command.add_argument("method")
+            continue
+        command.add_argument("--networks", nargs="+", choices=NETWORKS, default=DEFAULT)
+        command.add_argument("--rounds", type=int, default=5)
+        command.add_argument("--no-memory", action="store_true")
+        command.add_argument("--no-reference", action="store_true", help="leave out fp64, which takes the longest")
+        command.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    if options.command == "peak":
+        print(peak(options.network, options.method, options.device))
+    else:
+        split(options)
+
+
+if __name__ == "__main__":
+    main()
