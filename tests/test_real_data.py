@@ -1,12 +1,11 @@
 """The main job on the published formats: the real files where RUNNER_DATA_ROOT names them, tiny ones made here else."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from make_data import make_cifar10, make_cifar100, make_mnist, make_tiny_imagenet
 
 import runner
@@ -19,14 +18,6 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 }
 PLACES = {"mnist": "MNIST", "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 SMALL_NET = ["arch.blocks=1", "arch.base_width=4"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def data_root(name: str, tmp_path: Path) -> Path:

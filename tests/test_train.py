@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -26,14 +25,6 @@ CONV = [
     "device=cpu",
 ]
 ALL_PROBES = "probe=[fd,hvp,split,gradients]"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run_in(folder: Path, *overrides: str) -> Path:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from curvature.cases import (
     NORMS,
+    Case,
     assert_same,
     conv_case,
     dense_hessian,
@@ -106,6 +107,27 @@ def test_parts_add_up_and_G_is_never_negative(loss_fn: nn.Module, method: str) -
         parts = curvature.split(case.model, loss_fn, case.inputs, case.targets, direction, method=method)
         assert parts.gGg >= 0
         assert abs(parts.gHg - parts.gGg - parts.gHrg) <= 1e-12 * (parts.gGg + abs(parts.gHrg))
+
+
+LOSSES = {
+    "weighted": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0, 0.2], dtype=torch.float64)),
+    "smoothed": nn.CrossEntropyLoss(label_smoothing=0.3),
+    "ignoring": nn.CrossEntropyLoss(ignore_index=1, weight=torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)),
+    "multi-margin": nn.MultiLabelSoftMarginLoss(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_any_twice_differentiable_loss(name: str, method: str) -> None:
+    """Also those whose mean is not the mean over samples: the weights of the batch's labels normalise it."""
+    case = conv_case("batch", "train")
+    targets = torch.rand(6, 3).double() if name == "multi-margin" else torch.tensor([0, 1, 2, 0, 1, 2])
+    case = Case(case.model, LOSSES[name], case.inputs, targets)
+    H, g = dense_hessian(case)
+    parts = curvature.split(*case, method=method)
+    assert parts.gGg >= 0
+    assert abs(parts.gHg - g @ H @ g) < 1e-11 * (parts.gGg + abs(parts.gHrg))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -165,5 +165,5 @@ def rrelu(
         return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
     x0, x1, x2 = series(x)
     slope = torch.empty_like(x0)
-    y0 = torch._C._nn.rrelu_with_noise(x0, slope, lower, upper, True, generator)
+    y0 = torch.ops.aten.rrelu_with_noise(x0, slope, lower, upper, True, generator)
     return tensor(y0, *(None if k is None else k * slope for k in (x1, x2)))

@@ -46,7 +46,7 @@ def zeros_if_none(c: Coefficient, like: Tensor) -> Tensor:
 
 
 def multilinear(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Series:
-    """The coefficients of function(a, b, …), linear in each argument: (f)_k = sum over i + j + … = k of f(a_i, b_j, …)."""
+    """The coefficients of function(a, b, …), linear in each: f_k = sum over i + j + … = k of f(a_i, b_j, …)."""
     coefficients = [series(argument) for argument in arguments]
     found: list[Coefficient] = [None, None, None]
     for orders in combinations(range(3), repeat=len(coefficients)):

@@ -43,4 +43,3 @@ def _masked(scores: Any, mask: Any) -> Any:
     if mask.dtype == torch.bool:
         return scores.masked_fill(mask.logical_not(), float("-inf"))
     return scores + mask
-

@@ -6,14 +6,33 @@ from typing import Any
 
 from torch import Tensor
 
-from runner.curvature.taylor.registry import RULES, functions, rule, rule_for
+from runner.curvature.taylor.registry import RULES, functions, names, rule, rule_for
 from runner.curvature.taylor.shape import _values
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
 
 # steps and choices: constant almost everywhere, and autograd's derivative is none or zero
-STEPS = ["eq", "ne", "lt", "le", "gt", "ge", "equal", "allclose", "isclose", "greater", "greater_equal", "less", "less_equal", "not_equal", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__len__", "__contains__", "__format__", "isnan", "isinf", "isfinite", "isneginf", "isposinf", "isreal", "is_nonzero", "logical_and", "logical_or", "logical_not", "logical_xor", "argmax", "argmin", "argsort", "argwhere", "nonzero", "count_nonzero", "any", "all", "searchsorted", "bucketize", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix", "signbit", "long", "int", "short", "char", "byte", "bool", "item", "tolist", "__int__", "__float__", "__index__", "dim", "ndimension", "size", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "get_device", "is_same_size", "is_conj", "is_neg", "is_inference", "dim_order", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "result_type", "can_cast", "promote_types"]
+STEPS = names("""
+eq ne lt le gt ge equal allclose isclose greater greater_equal less less_equal not_equal __eq__ __ne__ __lt__ __le__
+__gt__ __ge__ __bool__ __len__ __contains__ __format__ isnan isinf isfinite isneginf isposinf isreal is_nonzero
+logical_and logical_or logical_not logical_xor argmax argmin argsort argwhere nonzero count_nonzero any all
+searchsorted bucketize sign sgn floor ceil round trunc fix signbit long int short char byte bool item tolist __int__
+__float__ __index__ dim ndimension size numel nelement stride storage_offset element_size is_contiguous
+is_floating_point is_complex is_signed get_device is_same_size is_conj is_neg is_inference dim_order empty_like
+zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full new_tensor
+result_type can_cast promote_types
+""")
 
-ATTRIBUTES = ["shape", "dtype", "device", "ndim", "layout", "is_cuda", "is_cpu", "is_mps", "is_xpu", "is_meta", "is_sparse", "is_sparse_csr", "is_quantized", "is_mkldnn", "is_nested", "is_vulkan", "is_xla", "is_ipu", "is_maia", "is_mtia", "itemsize", "nbytes", "names", "is_leaf"]
+ATTRIBUTES = names("""
+shape dtype device ndim layout is_cuda is_cpu is_mps is_xpu is_meta is_sparse is_sparse_csr is_quantized is_mkldnn
+is_nested is_vulkan is_xla is_ipu is_maia is_mtia itemsize nbytes names is_leaf
+""")
+
+
+_getters = {
+    name: getattr(Tensor, name).__get__
+    for name in (*ATTRIBUTES, *names("data requires_grad grad grad_fn"))
+    if hasattr(Tensor, name)
+}
 
 
 def _constant(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -25,9 +44,8 @@ for _name in STEPS:
         RULES[_function] = partial(_constant, _function)
 
 for _name in ATTRIBUTES:
-    if hasattr(Tensor, _name):
-        _getter = getattr(Tensor, _name).__get__
-        RULES[_getter] = partial(_constant, _getter)
+    if _name in _getters:
+        RULES[_getters[_name]] = partial(_constant, _getters[_name])
 
 
 @rule("detach", in_place=False)
@@ -40,16 +58,16 @@ def detach(x: Taylor) -> Tensor:
     return x.c[0].detach()
 
 
-rule_for(Tensor.data.__get__)(detach)  # type: ignore[attr-defined]
+rule_for(_getters["data"])(detach)
 
 
-@rule_for(Tensor.requires_grad.__get__)  # type: ignore[attr-defined]
+@rule_for(_getters["requires_grad"])
 def requires_grad(x: Taylor) -> bool:
     """As in a training step."""
     return True
 
 
-@rule_for(Tensor.grad.__get__, Tensor.grad_fn.__get__)  # type: ignore[attr-defined]
+@rule_for(_getters["grad"], _getters["grad_fn"])
 def no_graph(x: Taylor) -> None:
     return None
 
@@ -59,4 +77,3 @@ def requires_grad_(x: Taylor, requires_grad: bool = True) -> Taylor:
     if not requires_grad:
         raise UnsupportedOperation("torch.Tensor.requires_grad_", "it cuts the graph in place")
     return x
-

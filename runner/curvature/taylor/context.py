@@ -19,11 +19,12 @@ class Context:
     transformed: bool = False
 
 
-_current: ContextVar[Context] = ContextVar("taylor_sweep", default=Context(transformed=True))
+_current: ContextVar[Context] = ContextVar("taylor_sweep")
+_none = Context()
 
 
 def current() -> Context:
-    return _current.get()
+    return _current.get(_none)
 
 
 def transformed() -> bool:

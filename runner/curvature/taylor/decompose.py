@@ -1,7 +1,7 @@
 """torch functions that are written in Python, run as they are written.
 
-`F.multi_head_attention_forward` and its like hand themselves over to a subclass before they do anything. Their own body,
-with that first question answered "no", calls functions that have rules; so it is right by construction.
+`F.multi_head_attention_forward` and its like hand themselves over to a subclass before they do anything. Their own
+body, with that first question answered "no", calls functions that have rules; so it is right by construction.
 """
 
 from collections.abc import Callable
@@ -33,4 +33,3 @@ def decomposed(func: Any) -> Callable[..., Any] | None:
     )
     body.__kwdefaults__ = func.__kwdefaults__
     return body
-

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
+from runner.curvature.taylor.tensor import UnsupportedOperation
 
 
 class OwnParameters(TorchFunctionMode):
@@ -34,21 +34,22 @@ class OwnParameters(TorchFunctionMode):
 
 @contextmanager
 def refuse_custom_functions() -> Iterator[None]:
-    """A torch.autograd.Function states its own derivative, which its forward pass does not show."""
-    original = torch.autograd.Function.__dict__["apply"]
+    """A torch.autograd.Function states its own derivative, which its forward pass does not show.
 
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(argument, Taylor) for argument in (*args, *kwargs.values())):
-            raise UnsupportedOperation(
-                f"{cls.__module__}.{cls.__qualname__}", "a custom autograd function has no Taylor rule"
-            )
-        return original.__get__(None, cls)(*args, **kwargs)
+    Whoever holds on to the `apply` of such a function calls it unseen; but each call makes a context object.
+    """
+    contexts = torch.autograd.function.BackwardCFunction
+    original = contexts.__init__
 
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+    def refuse(self: Any, *_: Any, **__: Any) -> None:
+        name = getattr(type(self), "_forward_cls", type(self)).__qualname__
+        raise UnsupportedOperation(name, "a custom autograd function has no Taylor rule")
+
+    contexts.__init__ = refuse  # type: ignore[method-assign]
     try:
         yield
     finally:
-        torch.autograd.Function.apply = original  # type: ignore[method-assign]
+        contexts.__init__ = original  # type: ignore[method-assign]
 
 
 def refuse_compiled(model: nn.Module) -> None:

@@ -37,13 +37,9 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
             if x_i is not None and w_j is not None:
                 total = add_product(total, x_i, w_j, b[k] if total is None else None)
                 b[k] = None
-        y.append(total if b[k] is None else _only_bias(total, b[k], y[0]))
+        bias_k, y_0 = b[k], y[0] if y else None
+        y.append(total if bias_k is None or y_0 is None else bias_k.expand(y_0.shape))  # only the bias moves
     return tensor(*y)  # type: ignore[arg-type]
-
-
-def _only_bias(total: Coefficient, b: Tensor, like: Tensor | None) -> Tensor:
-    assert total is None and like is not None  # a product takes the bias along
-    return b.expand(like.shape)
 
 
 def _multilinear_rules(names: str) -> None:
@@ -87,11 +83,11 @@ def tensordot(a: Any, b: Any, dims: Any = 2, out: None = None) -> Tensor:
 
 
 def _plus_product(name: str) -> None:
-    product = {"addmm": torch.mm, "addmv": torch.mv, "addr": torch.outer, "baddbmm": torch.bmm}.get(name)
+    product: Any = {"addmm": torch.mm, "addmv": torch.mv, "addr": torch.outer, "baddbmm": torch.bmm}.get(name)
 
     @rule(name)
     def apply(x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-        y = torch.bmm(a, b).sum(0) if product is None else product(a, b)
+        y = torch.bmm(a, b).sum(0) if name == "addbmm" else product(a, b)
         y = y if alpha == 1 else y * alpha
         return y if beta == 0 else y + (x if beta == 1 else x * beta)
 
@@ -106,7 +102,7 @@ def embedding(
 ) -> Tensor:
     """Rows of the weights. `padding_idx` has no gradient in torch, so here its rows are constants."""
     if scale_grad_by_freq:
-        raise UnsupportedOperation("torch.embedding", "scale_grad_by_freq makes its gradient none of its own function")
+        raise UnsupportedOperation("torch.embedding", "with scale_grad_by_freq its gradient is that of no function")
     w0, *rest = series(weight)
     rows = [None if w is None else F.embedding(indices, w) for w in rest]
     if padding_idx >= 0:
@@ -157,4 +153,3 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Tens
     lengths = [torch.linalg.vector_norm(v, 2, dim, keepdim=True) for v in (a, b)]
     unit_a, unit_b = (v / torch.where(value(n) > eps, n, eps) for v, n in zip((a, b), lengths, strict=True))
     return (unit_a * unit_b).sum(dim)
-

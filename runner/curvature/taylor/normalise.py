@@ -4,12 +4,15 @@ n = d r with d = x - mean x and r = (mean d^2 + eps)^(-1/2). With n0 = d0 r0, e1
   r1 / r0 = -a1,  r2 / r0 = 3/2 a1^2 - 1/2 mean e1^2 - a2,  n_k = d_k r0 + d_{k-1} r1 + d_{k-2} r2.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from runner.curvature.taylor.arithmetic import Coefficient, add, multiply
+from runner.curvature.taylor.context import current
 from runner.curvature.taylor.kernels import kernel
 from runner.curvature.taylor.registry import rule
 from runner.curvature.taylor.tensor import Series, series, tensor
@@ -31,6 +34,7 @@ def standardise(
 ) -> Series:
     """(x - mean) / sqrt(var + eps) over `dims`; without `centred` x / sqrt(mean x^2 + eps)."""
     d0, d1, d2 = (c if c is None or not centred else c - c.mean(dims, keepdim=True) for c in (x0, x1, x2))
+    assert d0 is not None
     r = ((d0 * d0).mean(dims, keepdim=True) + eps).rsqrt()
     n0 = d0 * r
     q1, q2 = ratios(n0, d1, d2, r, dims)
@@ -84,8 +88,16 @@ def per_channel(p: Any, shape: tuple[int, ...]) -> tuple[Coefficient, Coefficien
     return tuple(None if c is None else c.view(shape) for c in series(p))  # type: ignore[return-value]
 
 
+def of_shape(y: Series, shape: Sequence[int]) -> Tensor:
+    y0, y1, y2 = (None if c is None else c.view(shape) for c in y)
+    assert y0 is not None
+    return tensor(y0, y1, y2)
+
+
 def channels_inside(x: Tensor) -> bool:
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if x.dim() != 4 or current().transformed:
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 @rule("batch_norm", in_place=False)
@@ -106,7 +118,8 @@ def batch_norm(
     n, channels = x[0].shape[:2]
     if channels_inside(x[0]):
         columns = [None if c is None else c.permute(0, 2, 3, 1).reshape(-1, channels) for c in x]
-        shape, dims = (channels,), [0]
+        shape: tuple[int, ...] = (channels,)
+        dims = [0]
     else:
         columns = [None if c is None else c.reshape(n, channels, -1) for c in x]
         shape, dims = (channels, 1), [0, 2]
@@ -114,16 +127,12 @@ def batch_norm(
     if training:
         y = normalised(*columns, *parameters, dims, eps)
     else:
-        assert running_mean is not None and running_var is not None
+        assert running_mean is not None
+        assert running_var is not None
         y = scaled(*columns, *parameters, running_mean.view(shape), (running_var.view(shape) + eps).rsqrt())
     if channels_inside(x[0]):
-        size = (n, *x[0].shape[2:], channels)
-        return tensor(*(None if c is None else c.view(size).permute(0, 3, 1, 2) for c in y))
-    return tensor(*(None if c is None else c.view(x[0].shape) for c in y))
-
-
-def _rows(x: Any, n: int) -> list[Coefficient]:
-    return [None if c is None else c.reshape(n, -1) for c in series(x)]
+        return of_shape(y, (n, *x[0].shape[2:], channels)).permute(0, 3, 1, 2)
+    return of_shape(y, x[0].shape)
 
 
 @rule("layer_norm", in_place=False)
@@ -145,13 +154,17 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
 
 
 def _by_rows(input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, centred: bool) -> Tensor:
-    size = 1
-    for extent in normalized_shape:
-        size *= int(extent)
+    """The last dimensions, each sample by itself. The results lie in memory as torch's do: random draws follow it."""
     x0 = series(input)[0]
-    parameters = (*per_channel(weight, (size,)), *per_channel(bias, (size,)))
-    y = normalised(*_rows(input, x0.numel() // size), *parameters, [1], eps, centred)
-    return tensor(*(None if c is None else c.view(x0.shape) for c in y))
+    size = math.prod(normalized_shape)
+    if centred or x0.is_contiguous():
+        dims, shape = [1], (size,)
+        x = [None if c is None else c.contiguous().view(-1, size) for c in series(input)]
+    else:
+        dims, shape = list(range(-len(normalized_shape), 0)), tuple(normalized_shape)
+        x = list(series(input))
+    y = normalised(*x, *per_channel(weight, shape), *per_channel(bias, shape), dims, eps, centred)
+    return of_shape(y, x0.shape)
 
 
 @rule("group_norm", in_place=False)
@@ -161,10 +174,11 @@ def group_norm(
     """Groups (N, G, C/G, pixels), each sample and group standardised by itself."""
     x0 = series(input)[0]
     n, channels = x0.shape[:2]
-    x = [None if c is None else c.reshape(n, num_groups, channels // num_groups, -1) for c in series(input)]
+    split = (n, num_groups, channels // num_groups, -1)
+    x = [None if c is None else c.contiguous().view(split) for c in series(input)]
     shape = (num_groups, channels // num_groups, 1)
     y = normalised(*x, *per_channel(weight, shape), *per_channel(bias, shape), [2, 3], eps)
-    return tensor(*(None if c is None else c.reshape(x0.shape) for c in y))
+    return of_shape(y, x0.shape)
 
 
 @rule("instance_norm", in_place=False)

@@ -200,4 +200,3 @@ def fill(x: Any, number: Any) -> Any:
 @rule("copy", in_place=True)
 def copy(x: Any, source: Any, non_blocking: bool = False) -> Any:
     return source.to(x.dtype).expand(x.shape) if isinstance(source, Tensor) else torch.full_like(value(x), source)
-

@@ -65,7 +65,7 @@ def _log_terms(p0: Tensor, x1: Tensor | None, x2: Tensor | None, dim: Any) -> tu
     """Coefficients 1 and 2 of log p (for p = softmax x) and of log sum exp x.
 
     log p_1 = x1 - <p0, x1> =: u, lse_2 = <p0, x2> + 1/2 <p0, u^2>."""
-    m1 = None if x1 is None else (p0 * x1).sum(dim, keepdim=True)
+    m1: Any = None if x1 is None else (p0 * x1).sum(dim, keepdim=True)
     u = None if x1 is None else x1 - m1
     m2 = None if x2 is None else (p0 * x2).sum(dim, keepdim=True)
     if u is not None:
@@ -88,13 +88,13 @@ def log_softmax_series(x0: Tensor, x1: Tensor | None, x2: Tensor | None, dim: in
 
 
 @rule("softmax", "_softmax", in_place=False)
-def softmax(x: Taylor, dim: int, dtype: Any = None) -> Tensor:
+def softmax(x: Any, dim: int, dtype: Any = None) -> Tensor:
     x = x if not isinstance(dtype, torch.dtype) else x.to(dtype)
     return tensor(*softmax_series(*series(x), dim))
 
 
 @rule("log_softmax", in_place=False)
-def log_softmax(x: Taylor, dim: int, dtype: Any = None) -> Tensor:
+def log_softmax(x: Any, dim: int, dtype: Any = None) -> Tensor:
     x = x if not isinstance(dtype, torch.dtype) else x.to(dtype)
     return tensor(*log_softmax_series(*series(x), dim))
 
@@ -114,7 +114,7 @@ def logaddexp(a: Any, b: Any) -> Tensor:
 
 
 @rule("vector_norm", "linalg_vector_norm", in_place=False)
-def vector_norm(x: Taylor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Where the norm is 0, autograd takes 0 for its slope."""
     x = x if dtype is None else x.to(dtype)
     axes = list(range(x.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
@@ -131,7 +131,7 @@ def vector_norm(x: Taylor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
 
 
 @rule("prod", in_place=False)
-def prod(x: Taylor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def prod(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Pairwise products, so that zeros among the factors do no harm."""
     x = (x if dtype is None else x.to(dtype)).movedim(dim, 0) if dim is not None else x.reshape(-1)
     while x.shape[0] > 1:

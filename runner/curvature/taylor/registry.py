@@ -19,8 +19,12 @@ _IN_PLACE_OPERATORS = {
 }
 
 
+def names(words: str) -> list[str]:
+    return words.split()
+
+
 def functions(name: str) -> Iterator[Any]:
-    """Every function that torch offers under `name`, except in nn.functional, whose functions run as they are written."""
+    """Every function that torch offers under `name`, but for nn.functional: those functions run as they are written."""
     for home in _HOMES:
         found = getattr(home, name, None)
         if callable(found) and not isinstance(found, type):

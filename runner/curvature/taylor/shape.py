@@ -10,14 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.curvature.taylor.registry import RULES, functions, register, rule
+from runner.curvature.taylor.registry import RULES, functions, names, register, rule
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation, as_view, overwrite, series, tensor, value
 
-VIEWS = ["adjoint", "broadcast_to", "bfloat16", "chunk", "contiguous", "cpu", "cuda", "diagonal", "double", "dsplit", "expand", "expand_as", "flatten", "float", "half", "hsplit", "moveaxis", "movedim", "mul_view", "narrow", "permute", "positive", "__pos__", "ravel", "reshape", "reshape_as", "select", "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "to", "transpose", "type_as", "unbind", "unflatten", "unfold", "unsafe_chunk", "unsafe_split", "unsqueeze", "view", "view_as", "vsplit", "__getitem__", "alias", "view_copy", "expand_copy", "atleast_1d", "atleast_2d", "atleast_3d"]
+VIEWS = names("""
+adjoint broadcast_to bfloat16 chunk contiguous cpu cuda diagonal double dsplit expand expand_as flatten float half
+hsplit moveaxis movedim narrow permute positive __pos__ ravel reshape reshape_as select split split_with_sizes
+squeeze swapaxes swapdims t tensor_split to transpose type_as unbind unflatten unfold unsafe_chunk unsafe_split
+unsqueeze view view_as vsplit __getitem__ alias view_copy expand_copy atleast_1d atleast_2d atleast_3d
+""")
 
-LINEAR = ["avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "channel_shuffle", "clone", "col2im", "cumsum", "diag", "diag_embed", "diff", "flip", "fliplr", "flipud", "gather", "im2col", "index_select", "masked_select", "mean", "native_channel_shuffle", "neg", "negative", "__neg__", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "repeat", "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "rot90", "sum", "sum_to_size", "take", "take_along_dim", "tile", "trace", "tril", "triu", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "fold", "affine_grid_generator", "unfold_copy", "_pad_circular"]
+LINEAR = names("""
+avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d
+_adaptive_avg_pool3d channel_shuffle clone col2im cumsum diag diag_embed diff flip fliplr flipud gather im2col
+index_select masked_select mean native_channel_shuffle neg negative __neg__ pixel_shuffle pixel_unshuffle
+reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
+replication_pad3d roll rot90 sum sum_to_size take take_along_dim tile trace tril triu upsample_bicubic2d
+upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa
+_upsample_bicubic2d_aa fold affine_grid_generator unfold_copy _pad_circular
+""")
 
-JOINT = ["block_diag", "cat", "concat", "concatenate", "column_stack", "dstack", "hstack", "index_add", "index_copy", "row_stack", "scatter_add", "select_scatter", "slice_scatter", "diagonal_scatter", "stack", "vstack", "broadcast_tensors"]
+JOINT = names("""
+block_diag cat concat concatenate column_stack dstack hstack index_add index_copy row_stack scatter_add
+select_scatter slice_scatter diagonal_scatter stack vstack broadcast_tensors
+""")
 
 
 def _order(argument: Any, k: int) -> Any:

@@ -45,21 +45,21 @@ def expand(
     *,
     compiled: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """f0, f1, f2 with f(w + t v) = f0 + t f1 + t^2/2 f2 + …: f0 = f(w), f1 = J v, f2 = v'(d2 f)v, each like the outputs.
+    """f0, f1, f2 with f(w + t v) = f0 + t f1 + t^2/2 f2 + …: f0 = f(w), f1 = J v, f2 = v'(d2 f)v, each like the output.
 
-    One forward pass, without a graph. `params` are the model's parameters by name, `direction` = v those that move, each
-    of its parameter's shape; the others are constants, and what comes before the first that moves costs a plain forward
-    pass. `buffers` by name; the network updates copies of them. `inputs` is the model's one argument.
+    One forward pass, without a graph. `params` are the model's parameters by name, `direction` = v those that move,
+    each of its parameter's shape; the others are constants, and what comes before the first that moves costs a plain
+    forward pass. `buffers` by name; the network updates copies of them. `inputs` is the model's one argument.
     The model is used in the mode it is in, and neither its parameters, buffers nor modes change. Random draws (dropout)
     start from the current state of the global generators, which the caller sets and restores.
 
     `compiled` runs normalisations and activations as kernels fused by torch.compile (not under vmap).
     Raises UnsupportedOperation where the network does something that has no rule; nothing is measured then.
     """
+    refuse_compiled(model)
     unknown = sorted(set(direction) - set(params))
     if unknown:
         raise ValueError(f"direction should name parameters of the model; unknown: {unknown}")
-    refuse_compiled(model)
     plain = {name: p.detach() for name, p in params.items()}
     inside_vmap = transformed()
     turn = not inside_vmap and model not in _keep_layout and _gains_from_channels_last(plain, inputs)

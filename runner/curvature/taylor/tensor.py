@@ -1,6 +1,6 @@
 """A tensor that stands for a curve x(t) = x0 + t x1 + t^2 x2 + O(t^3).
 
-The coefficients are divided by k!, so that products are plain convolutions of coefficients: (xy)_2 = x0 y2 + x1 y1 + x2 y0.
+The coefficients are divided by k!, so that products convolve them: (xy)_2 = x0 y2 + x1 y1 + x2 y0.
 A coefficient that is None is zero by structure and costs nothing. Only tensors that depend on t are of this class; all
 others stay plain tensors, and torch computes with them at its own speed.
 """
@@ -34,7 +34,7 @@ class UnsupportedOperation(RuntimeError):
 class Taylor(Tensor):
     """Coefficients `c = (x0, x1, x2)`; x1 and x2 may be None = 0. Shape, dtype and device are those of x0.
 
-    It is a wrapper without data: what reaches torch's kernels without passing a rule fails instead of computing with x0.
+    It is a wrapper without data: what reaches torch's kernels without passing a rule fails, and never computes with x0.
     """
 
     c: Series
@@ -51,7 +51,7 @@ class Taylor(Tensor):
         self.kin = [weakref.ref(self)]  # this tensor and the views of the same memory
         self.leaked = False  # a plain tensor shares its memory
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         orders = "".join("." if c is None else str(k) for k, c in enumerate(self.c))
         return f"Taylor({tuple(self.c[0].shape)}, orders={orders})"
 
@@ -75,13 +75,13 @@ class Taylor(Tensor):
             raise error
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise UnsupportedOperation(str(func), "it was called below torch's Python interface (a script or a fused path)")
 
 
 def name_of(func: Any) -> str:
     """torch.Tensor.add, torch.nn.functional.ctc_loss, …"""
-    owner = getattr(func, "__self__", None)
+    owner: Any = getattr(func, "__self__", None)
     if getattr(func, "__name__", "") in ("__get__", "__set__") and hasattr(owner, "__name__"):
         return f"torch.Tensor.{owner.__name__}"
     try:
