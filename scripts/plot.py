@@ -60,18 +60,24 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
 
 
 def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -> Any:
-    """A row of panels; the curvatures share their axis."""
-    fig, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 3.2), squeeze=False, layout="constrained")
-    curved = [axis for axis, column in zip(axes[0], columns, strict=True) if column != "train_loss"]
+    """Panels three to a row. Curvatures share an axis that is linear around zero and logarithmic beyond."""
+    rows = -(-len(columns) // 3)
+    fig, grid = plt.subplots(rows, 3, figsize=(11, 3 * rows), squeeze=False, layout="constrained")
+    axes = grid.flatten()
+    for axis in axes[len(columns) :]:
+        axis.remove()
+    curved = [axis for axis, column in zip(axes, columns, strict=False) if column != "train_loss"]
     for axis in curved[1:]:
         axis.sharey(curved[0])
-    for axis, column in zip(axes[0], columns, strict=True):
+    for axis, column in zip(axes, columns, strict=False):
         scaled = frame.copy()
         if over_gg and column != "train_loss":
             scaled[column] = frame[column] / frame["grad_norm"] ** 2
         draw(axis, scaled, x, column, label(column, over_gg))
+    if curved:
+        curved[0].set_yscale("symlog", linthresh=0.01)
     if "width" in frame:
-        axes[0][0].legend(frameon=False)
+        axes[0].legend(frameon=False)
     return fig
 
 

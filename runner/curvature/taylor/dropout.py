@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.curvature.taylor.arithmetic import multiply
 from runner.curvature.taylor.context import current
 from runner.curvature.taylor.registry import rule
 from runner.curvature.taylor.tensor import Taylor, tensor, value
@@ -20,7 +21,8 @@ def ensure_original_layout(x: Tensor) -> None:
 
 
 def _masked(x: Taylor, mask: Tensor) -> Tensor:
-    return tensor(*(None if c is None else c * mask for c in x.c))
+    x0, x1, x2 = x.c
+    return tensor(x0 * mask, multiply(x1, mask), multiply(x2, mask))
 
 
 @rule("dropout")

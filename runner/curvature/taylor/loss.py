@@ -75,7 +75,8 @@ def _by_graph(loss: Callable[..., Tensor], values: list[Tensor], u: list[Tensor]
 
 def _by_transform(loss: Callable[..., Tensor], values: list[Tensor], u: list[Tensor]) -> tuple[Any, Any]:
     """The same inside vmap, where tensors cannot be made leaves."""
-    slope, pull = torch.func.vjp(torch.func.grad(loss, argnums=tuple(range(len(values)))), *values)
+    which = tuple(range(len(values)))
+    slope, pull, *_ = torch.func.vjp(torch.func.grad(loss, argnums=which), *values)
     return slope, pull(tuple(u))
 
 

@@ -34,7 +34,8 @@ def same_layout(c: Series) -> bool:
 def in_storage_order(function: Callable[..., Series], c: Series) -> Series:
     """An elementwise function applied to flat views of the coefficients, so that one kernel serves all shapes."""
     x0 = c[0]
-    order = sorted(range(x0.dim()), key=lambda d: (-int(x0.stride(d)), -x0.shape[d]))
+    strides = x0.stride()
+    order = sorted(range(x0.dim()), key=lambda d: (-strides[d], -x0.shape[d]))
     stored = x0.permute(order)
     if not (stored.is_contiguous() and same_layout(c)):
         return function(*c)

@@ -59,7 +59,8 @@ def _max_unpool(spatial: int) -> None:
 
     @rule_for(function)
     def apply(input: Taylor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return tensor(*(None if c is None else function(c, indices, *args, **kwargs) for c in input.c))
+        y0, y1, y2 = (None if c is None else function(c, indices, *args, **kwargs) for c in input.c)
+        return tensor(y0, y1, y2)
 
 
 for _spatial in (1, 2, 3):

@@ -214,6 +214,7 @@ def setitem(x: Any, where: Any, new: Any) -> None:
             written.append(None)
             continue
         c = x.c[k].clone() if x.c[k] is not None else torch.zeros_like(x.c[0])  # type: ignore[union-attr]
-        c[_values(where)] = 0 if parts[k] is None else parts[k]
+        part = parts[k]
+        c[_values(where)] = 0 if part is None else part
         written.append(c)
     overwrite(x, tensor(*written))  # type: ignore[arg-type]
