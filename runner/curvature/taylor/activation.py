@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.curvature.taylor.context import current
+from runner.curvature.taylor.context import current, ensure_original_layout
 from runner.curvature.taylor.kernels import kernel
 from runner.curvature.taylor.pointwise import Derivatives, in_storage_order, pointwise
 from runner.curvature.taylor.registry import rule
@@ -164,6 +164,7 @@ def rrelu(
     if not training:
         return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
     x0, x1, x2 = series(x)
+    ensure_original_layout(x0)
     slope = torch.empty_like(x0)
     y0 = torch.ops.aten.rrelu_with_noise(x0, slope, lower, upper, True, generator)
     return tensor(y0, *(None if k is None else k * slope for k in (x1, x2)))

@@ -6,20 +6,23 @@ from typing import Any
 
 from torch import Tensor
 
+from runner.curvature.taylor.context import ensure_original_layout
 from runner.curvature.taylor.registry import RULES, functions, names, rule, rule_for
 from runner.curvature.taylor.shape import _values
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
 
 # steps and choices: constant almost everywhere, and autograd's derivative is none or zero
+# new tensors in the layout of an old one, which random draws may fill
+LIKES = names("empty_like zeros_like ones_like full_like rand_like randn_like randint_like")
+
 STEPS = names("""
 eq ne lt le gt ge equal allclose isclose greater greater_equal less less_equal not_equal __eq__ __ne__ __lt__ __le__
 __gt__ __ge__ __bool__ __len__ __contains__ __format__ isnan isinf isfinite isneginf isposinf isreal is_nonzero
 logical_and logical_or logical_not logical_xor argmax argmin argsort argwhere nonzero count_nonzero any all
 searchsorted bucketize sign sgn floor ceil round trunc fix signbit long int short char byte bool item tolist __int__
 __float__ __index__ dim ndimension size numel nelement stride storage_offset element_size is_contiguous
-is_floating_point is_complex is_signed get_device is_same_size is_conj is_neg is_inference dim_order empty_like
-zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full new_tensor
-result_type can_cast promote_types
+is_floating_point is_complex is_signed get_device is_same_size is_conj is_neg is_inference dim_order new_empty
+new_zeros new_ones new_full new_tensor result_type can_cast promote_types
 """)
 
 ATTRIBUTES = names("""
@@ -42,6 +45,16 @@ def _constant(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 for _name in STEPS:
     for _function in functions(_name):
         RULES[_function] = partial(_constant, _function)
+
+
+def _like(function: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+    ensure_original_layout(x.c[0])
+    return _constant(function, x, *args, **kwargs)
+
+
+for _name in LIKES:
+    for _function in functions(_name):
+        RULES[_function] = partial(_like, _function)
 
 for _name in ATTRIBUTES:
     if _name in _getters:

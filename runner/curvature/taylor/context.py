@@ -39,3 +39,12 @@ def sweeping(context: Context) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+class LayoutMatters(Exception):
+    """Draws fill memory in its order, which a sweep in channels last has changed. The sweep starts again without."""
+
+
+def ensure_original_layout(x: torch.Tensor) -> None:
+    if current().channels_last and x.dim() > 2:
+        raise LayoutMatters

@@ -6,18 +6,9 @@ import torch
 from torch import Tensor
 
 from runner.curvature.taylor.arithmetic import multiply
-from runner.curvature.taylor.context import current
+from runner.curvature.taylor.context import ensure_original_layout
 from runner.curvature.taylor.registry import rule
 from runner.curvature.taylor.tensor import Taylor, tensor, value
-
-
-class LayoutMatters(Exception):
-    """Draws fill memory in its order, which a sweep in channels last has changed. The sweep starts again without."""
-
-
-def ensure_original_layout(x: Tensor) -> None:
-    if current().channels_last and x.dim() > 2:
-        raise LayoutMatters
 
 
 def _masked(x: Taylor, mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runner.curvature.taylor.registry import rule_for
+from runner.curvature.taylor.shape import elementary
 from runner.curvature.taylor.tensor import Taylor, tensor
 
 
@@ -59,8 +60,7 @@ def _max_unpool(spatial: int) -> None:
 
     @rule_for(function)
     def apply(input: Taylor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y0, y1, y2 = (None if c is None else function(c, indices, *args, **kwargs) for c in input.c)
-        return tensor(y0, y1, y2)
+        return elementary(function, input, indices, *args, **kwargs)
 
 
 for _spatial in (1, 2, 3):

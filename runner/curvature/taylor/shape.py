@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.curvature.taylor.context import current
 from runner.curvature.taylor.registry import RULES, functions, names, register, rule
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation, as_view, overwrite, series, tensor, value
 
@@ -22,7 +23,7 @@ unsqueeze view view_as vsplit __getitem__ alias view_copy expand_copy atleast_1d
 
 LINEAR = names("""
 avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d
-_adaptive_avg_pool3d channel_shuffle clone col2im cumsum diag diag_embed diff flip fliplr flipud gather im2col
+_adaptive_avg_pool3d channel_shuffle clone col2im cumsum diag diag_embed flip fliplr flipud gather im2col
 index_select masked_select mean native_channel_shuffle neg negative __neg__ pixel_shuffle pixel_unshuffle
 reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
 replication_pad3d roll rot90 sum sum_to_size take take_along_dim tile trace tril triu upsample_bicubic2d
@@ -32,20 +33,25 @@ _upsample_bicubic2d_aa fold affine_grid_generator unfold_copy _pad_circular
 """)
 
 JOINT = names("""
-block_diag cat concat concatenate column_stack dstack hstack index_add index_copy row_stack scatter_add
-select_scatter slice_scatter diagonal_scatter stack vstack broadcast_tensors
+cat concat concatenate column_stack dstack hstack index_add index_copy row_stack scatter_add select_scatter
+slice_scatter diagonal_scatter stack vstack broadcast_tensors
 """)
 
 
-def _order(argument: Any, k: int) -> Any:
-    """The k-th coefficient of an argument that takes part linearly; indices, masks and settings stay as they are."""
+def _order(argument: Any, k: int, listed: bool = False) -> Any:
+    """The k-th coefficient of an argument that takes part linearly; indices, masks and settings stay as they are.
+    Tensors in a list (of `cat`, `stack`) take part whatever their type."""
     if isinstance(argument, Taylor):
         c = argument.c[k]
         return torch.zeros_like(argument.c[0]) if c is None else c
-    if isinstance(argument, Tensor) and argument.is_floating_point():
+    if isinstance(argument, Tensor) and (listed or argument.is_floating_point()):
         return argument if k == 0 else torch.zeros_like(argument)
     if isinstance(argument, list | tuple):
-        return type(argument)(_order(entry, k) for entry in argument) if type(argument) in (list, tuple) else argument
+        return (
+            type(argument)(_order(entry, k, True) for entry in argument)
+            if type(argument) in (list, tuple)
+            else argument
+        )
     return argument
 
 
@@ -95,7 +101,9 @@ def joint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         [
             None
             if k and all(_missing(argument, k) for argument in every)
-            else function(*_order(args, k), **{key: _order(entry, k) for key, entry in kwargs.items()})
+            else function(
+                *(_order(entry, k) for entry in args), **{key: _order(entry, k) for key, entry in kwargs.items()}
+            )
             for k in range(3)
         ]
     )
@@ -131,7 +139,11 @@ _view, _type = Tensor.view, Tensor.type
 def reinterpreted(x: Any, *shape: Any, **kwargs: Any) -> Any:
     if any(isinstance(entry, torch.dtype) for entry in (*shape, *kwargs.values())):
         raise UnsupportedOperation("torch.Tensor.view", "it reads the bits of a number as another type")
-    return view(_view, x, *shape, **kwargs)
+    if not current().channels_last:
+        return view(_view, x, *shape, **kwargs)
+    # the network's own maps could be viewed so; ours may need a copy, which still counts as a view of x
+    y = elementary(Tensor.reshape, x, *shape, **kwargs)
+    return as_view(y, x, copied=True)
 
 
 @rule("type", in_place=False)
@@ -194,7 +206,7 @@ def grid_sampler(input: Any, grid: Any, *settings: Any) -> Tensor:
 
 @rule("index_put")
 def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
-    return joint(torch.index_put, x, indices, values, accumulate)
+    return joint(lambda p, q: torch.index_put(p, indices, q, accumulate), x, values)
 
 
 @rule("masked_scatter")

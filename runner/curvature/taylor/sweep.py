@@ -25,8 +25,7 @@ from runner.curvature.taylor import (  # noqa: F401  (each module registers its 
     reduce,
     shape,
 )
-from runner.curvature.taylor.context import Context, sweeping, transformed
-from runner.curvature.taylor.dropout import LayoutMatters
+from runner.curvature.taylor.context import Context, LayoutMatters, sweeping, transformed
 from runner.curvature.taylor.guards import OwnParameters, refuse_compiled, refuse_custom_functions
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
 
@@ -66,11 +65,14 @@ def expand(
     draws = torch.get_rng_state() if turn else None
     try:
         y = _swept(model, plain, direction, buffers, inputs, Context(compiled and not inside_vmap, turn, inside_vmap))
-    except LayoutMatters:
-        _keep_layout.add(model)
-        assert draws is not None
+    except UnsupportedOperation:
+        raise
+    except (LayoutMatters, RuntimeError):  # a draw, or what only works on maps as the network lays them out
+        if draws is None:
+            raise
         torch.set_rng_state(draws)
-        y = _swept(model, plain, direction, buffers, inputs, Context(compiled, False, False))
+        y = _swept(model, plain, direction, buffers, inputs, Context(compiled))
+        _keep_layout.add(model)
     return _coefficient(y, 0), _coefficient(y, 1), tree_map(lambda leaf: 2 * leaf, _coefficient(y, 2))
 
 

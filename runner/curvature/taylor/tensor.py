@@ -105,9 +105,9 @@ def value(x: Any) -> Any:
     return x.c[0] if isinstance(x, Taylor) else x
 
 
-def as_view(y: Any, x: Any) -> Any:
+def as_view(y: Any, x: Any, copied: bool = False) -> Any:
     """y, known to share memory with x, so that a later write to either is not lost on the other."""
-    if isinstance(y, Taylor) and isinstance(x, Taylor) and y is not x and _may_share(x.c[0], y.c[0]):
+    if isinstance(y, Taylor) and isinstance(x, Taylor) and y is not x and (copied or _may_share(x.c[0], y.c[0])):
         x.kin.append(weakref.ref(y))
         y.kin, y.leaked = x.kin, x.leaked
     return y
