@@ -147,7 +147,7 @@ def build(cfg: DictConfig) -> Experiment:
         device=device,
     )
     check_fit(experiment, dataset.train.labels)
-    check_probes(experiment)
+    prepare_probes(experiment)
     return experiment
 
 
@@ -185,13 +185,14 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
     run.task.check(outputs, batch.labels[:2])
 
 
-def check_probes(run: Experiment) -> None:
-    """Can each probe measure this network? Asked of a few samples of the first batch, in training mode."""
+def prepare_probes(run: Experiment) -> None:
+    """Can each probe measure this network? Asked with a few samples of the first batch, in training mode."""
     batch = run.batches(0)
     few = Batch(batch.inputs[:CHECKED_SAMPLES], batch.labels[:CHECKED_SAMPLES])
     for name, probe in run.probes.items():
         loss = BatchLoss(run.model, run.loss_fn, few.inputs, run.targets(few), run.dtype)
+        planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
         try:
-            probe.check(loss)
+            probe.prepare(loss, len(batch.labels), planned)
         except BadInput as error:
             raise BadInput(f"probe.{name}: {error}") from error

@@ -43,6 +43,8 @@ class Progress:
             self.run.model.load_state_dict(state["model"])
             self.run.optimizer.load_state_dict(state["optimizer"])
             self.epoch.load(state["epoch"])
+            for name, probe in self.run.probes.items():
+                probe.load(state["probes"][name])
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint at w_step keeps, all rows before `step` being on disk."""
@@ -51,6 +53,7 @@ class Progress:
             "model": self.run.model.state_dict(),
             "optimizer": self.run.optimizer.state_dict(),
             "epoch": self.epoch.state(),
+            "probes": {name: probe.state() for name, probe in self.run.probes.items()},
             "tables": self.flush(),
         }
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -56,8 +56,18 @@ class Probe(ABC):
         if not self.on or len(set(self.on)) != len(self.on):
             raise BadInput(f"on should list batch, heldout or both, each once; found {list(self.on)}")
 
-    def check(self, loss: BatchLoss) -> None:  # noqa: B027  (most probes can measure anything)
-        """Refuse, by BadInput, a network or batch that cannot be measured; `loss` is of a few samples."""
+    def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:  # noqa: B027  (most need not)
+        """Before the run: refuse, by BadInput, what cannot be measured, and make choices that depend on the run.
+
+        `loss`: of a few samples. `samples`: in a whole batch. `measurements`: how many of them are planned.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a continued run needs to go on as if it had not been stopped; kept in the checkpoint."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take up what `state` gave."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ class Split(Probe):
     chunk: sweep so many samples at a time, for batches larger than memory (not where samples mix: batch statistics).
     per: `layer` or `parameter`: also along each layer's or parameter's slice of g alone, the diagonal blocks'
     contributions, into split.csv.
+    compile: fuse the rules of normalisations and activations by torch.compile; `auto`: where a run is long enough.
     """
 
     names = ("gHg", "gGg", "gHrg")
@@ -31,6 +32,7 @@ class Split(Probe):
     method: Literal["taylor", "double_backward"] = "taylor"
     chunk: int | None = None
     per: Literal["layer", "parameter"] | None = None
+    compile: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +41,9 @@ class Split(Probe):
                 f"chunk should be null, or at least 1 with method=taylor, found {self.chunk} with {self.method}"
             )
 
-    def check(self, loss: BatchLoss) -> None:
+    def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:
+        auto = self.compile == "auto" and self.method == "taylor"
+        self.compiled = forward.compiling_pays(loss, samples, measurements) if auto else self.compile is True
         if self.method != "taylor":
             return
         try:
@@ -51,6 +55,12 @@ class Split(Probe):
                 "probe.split.chunk should be null for this network: a sample's output depends on the rest of its batch "
                 "(batch statistics or dropout in training mode), so that micro-batches would measure another loss"
             )
+
+    def state(self) -> dict[str, Any]:
+        return {"compiled": self.compiled}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.compiled = state["compiled"]
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         return self._along(point.loss, point.g)
@@ -69,7 +79,7 @@ class Split(Probe):
 
     def _along(self, loss: BatchLoss, v: Vector) -> dict[str, Tensor | None]:
         if self.method == "taylor":
-            parts = forward.split(loss, v, chunk=self.chunk)
+            parts = forward.split(loss, v, chunk=self.chunk, compiled=self.compiled)
         else:
             parts = split_by_double_backward(loss, v)
         return {"gHg": parts.gHg, "gGg": parts.gGg, "gHrg": parts.gHrg}

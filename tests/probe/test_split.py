@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import runner
+from runner.arch.resnet import CifarResNet
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.exact import hessian_product
-from runner.curvature.forward import layer_of, mixes_samples, split
+from runner.curvature.forward import compiling_pays, layer_of, mixes_samples, split
 from runner.errors import BadInput
 
 CONV = [
@@ -93,3 +94,29 @@ def test_samples_mix_through_batch_statistics_and_dropout_only() -> None:
     assert not mixes(torch.nn.BatchNorm1d(5), training=False)
     assert mixes(torch.nn.Dropout(0.5))
     assert not mixes(torch.nn.LayerNorm(5), torch.nn.Tanh())
+
+
+def test_compiling_is_for_long_runs_of_networks_with_normalisation() -> None:
+    def pays(norm: str, measurements: int) -> bool:
+        model = CifarResNet((3, 32, 32), 10, width=1, blocks=1, norm=norm)  # type: ignore[arg-type]
+        loss = BatchLoss(model, torch.nn.CrossEntropyLoss(), torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
+        return compiling_pays(loss, 100, measurements)
+
+    assert not pays("batch", 100)
+    assert pays("batch", 100_000)
+    assert not pays("none", 100_000)
+
+
+def test_the_choice_lives_in_the_checkpoint(tmp_path: Path) -> None:
+    """A run extended to where compiling would have paid goes on as it began."""
+    folder = run_in(tmp_path / "run", "steps=1")
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["probes"] == {"split": {"compiled": False}}
+
+
+@pytest.mark.slow
+def test_compiled_rules_measure_the_same(tmp_path: Path) -> None:
+    one = pd.read_csv(run_in(tmp_path / "a", "steps=2") / "metrics.csv")
+    other = pd.read_csv(run_in(tmp_path / "b", "steps=2", "probe.split.compile=true") / "metrics.csv")
+    scale = one["split_gGg"] + one["split_gHrg"].abs()
+    for column in ("split_gHg", "split_gGg", "split_gHrg"):
+        assert ((one[column] - other[column]).abs() <= 1e-10 * scale).all()
