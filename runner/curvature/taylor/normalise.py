@@ -18,14 +18,21 @@ from runner.curvature.taylor.registry import rule
 from runner.curvature.taylor.tensor import Series, series, tensor
 
 
+def average(x: Tensor, dims: list[int]) -> Tensor:
+    """The mean over `dims`, one after the other: a sum of sums loses less to rounding than one long sum."""
+    for dim in reversed(dims):
+        x = x.mean(dim, keepdim=True)
+    return x
+
+
 def ratios(n0: Tensor, d1: Coefficient, d2: Coefficient, r: Tensor, dims: list[int]) -> tuple[Coefficient, Coefficient]:
     """r1 / r0 and r2 / r0."""
-    a2 = None if d2 is None else (n0 * d2).mean(dims, keepdim=True) * r
+    a2 = None if d2 is None else average(n0 * d2, dims) * r
     if d1 is None:
         return None, None if a2 is None else -a2
-    a1 = (n0 * d1).mean(dims, keepdim=True) * r
+    a1 = average(n0 * d1, dims) * r
     e1 = d1 * r
-    q2 = 1.5 * a1 * a1 - 0.5 * (e1 * e1).mean(dims, keepdim=True)
+    q2 = 1.5 * a1 * a1 - 0.5 * average(e1 * e1, dims)
     return -a1, q2 if a2 is None else q2 - a2
 
 
@@ -33,9 +40,9 @@ def standardise(
     x0: Tensor, x1: Coefficient, x2: Coefficient, dims: list[int], eps: float, centred: bool = True
 ) -> Series:
     """(x - mean) / sqrt(var + eps) over `dims`; without `centred` x / sqrt(mean x^2 + eps)."""
-    d0, d1, d2 = (c if c is None or not centred else c - c.mean(dims, keepdim=True) for c in (x0, x1, x2))
+    d0, d1, d2 = (c if c is None or not centred else c - average(c, dims) for c in (x0, x1, x2))
     assert d0 is not None
-    r = ((d0 * d0).mean(dims, keepdim=True) + eps).rsqrt()
+    r = (average(d0 * d0, dims) + eps).rsqrt()
     n0 = d0 * r
     q1, q2 = ratios(n0, d1, d2, r, dims)
     n1 = add(multiply(d1, r), multiply(n0, q1))
@@ -113,13 +120,13 @@ def batch_norm(
     cudnn_enabled: bool = True,
 ) -> Tensor:
     """Statistics of the batch in training, else the running ones, which a sweep never updates. Sums run over memory as
-    it lies: (rows, C) for channels last, else (N, C, pixels)."""
+    it lies: (N, pixels, C) for channels last, else (N, C, pixels)."""
     x = series(input)
     n, channels = x[0].shape[:2]
     if channels_inside(x[0]):
-        columns = [None if c is None else c.permute(0, 2, 3, 1).reshape(-1, channels) for c in x]
+        columns = [None if c is None else c.permute(0, 2, 3, 1).reshape(n, -1, channels) for c in x]
         shape: tuple[int, ...] = (channels,)
-        dims = [0]
+        dims = [0, 1]
     else:
         columns = [None if c is None else c.reshape(n, channels, -1) for c in x]
         shape, dims = (channels, 1), [0, 2]
