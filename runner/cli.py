@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.config import CONF_DIR, register
+from runner.config import CONF_DIR
 from runner.errors import BadInput
 
 REFUSED, FAILED = 2, 1
@@ -102,7 +102,6 @@ def _errors_raised() -> Iterator[None]:
 def main() -> None:
     """`python -m runner`. Exit codes: 0 finished or diverged, 1 failed, 2 refused before any work, 128 + n stopped by
     signal n."""
-    register()
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     run: Callable[[], None] = hydra.main(config_path=CONF_DIR, config_name="config", version_base="1.3")(task)
     try:

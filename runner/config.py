@@ -48,11 +48,13 @@ def _scaled(base: int, width: float) -> int:
     return scaled(base, width)
 
 
-def register() -> None:
+def _register() -> None:
     """Make the schema and the resolvers known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    open_node = OmegaConf.create({}, flags={"struct": False})
-    store.store(name="open", node=open_node)
+    store.store(name="open", node=OmegaConf.create({}, flags={"struct": False}))
     OmegaConf.register_new_resolver("scaled", _scaled, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda _root_: run_id(_root_), replace=True)
+
+
+_register()  # on import, since launchers import this in processes of their own

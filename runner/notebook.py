@@ -9,7 +9,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli import message
-from runner.config import CONF_DIR, register
+from runner.config import CONF_DIR
 from runner.errors import BadInput
 
 
@@ -21,7 +21,6 @@ def run(overrides: Sequence[str] = ()) -> Path:
     """
     from runner.job import execute
 
-    register()
     try:
         with initialize_config_dir(CONF_DIR, version_base="1.3", job_name="runner"):
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)

@@ -49,9 +49,8 @@ def test_a_few_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_choosing_a_data_set_brings_what_the_paper_used_with_it() -> None:
     from hydra import compose, initialize_config_dir
 
-    from runner.config import CONF_DIR, register
+    from runner.config import CONF_DIR
 
-    register()
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
         for name in ("cifar10", "cifar100", "tiny_imagenet"):
             cfg = compose("config", overrides=[f"dataset={name}", "width=4"])

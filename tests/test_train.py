@@ -68,9 +68,8 @@ def test_a_row_is_the_state_before_its_update(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from runner.build import build
-    from runner.config import CONF_DIR, register
+    from runner.config import CONF_DIR
 
-    register()
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
         run = build(compose("config", overrides=[*SMALL, "precision=fp64"]))
     batch, losses = run.batches(0), []
