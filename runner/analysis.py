@@ -30,7 +30,8 @@ def load(folder: str | Path, table: str = "metrics") -> pd.DataFrame:
         for position, (key, value) in enumerate(named.items()):
             frame.insert(position, key, [value] * len(frame))
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    filled = [frame for frame in frames if len(frame)]  # one without rows yet would turn its columns into objects
+    return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
 
 def _read(path: Path) -> dict[str, Any]:

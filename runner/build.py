@@ -1,5 +1,7 @@
 """From a config to the objects of a run. Here, and nowhere later, input is refused."""
 
+import inspect
+import math
 from dataclasses import dataclass
 
 import torch
@@ -129,6 +131,7 @@ def build(cfg: DictConfig) -> Experiment:
             batches.require_heldout(name)
     model = network(cfg, dataset, task.outputs).to(device, dtype)
     optimizer = make(cfg.optimizer, "optimizer", params=[p for p in model.parameters() if p.requires_grad])
+    check_optimizer(optimizer)
     experiment = Experiment(
         model=model,
         loss_fn=loss_fn,
@@ -166,8 +169,19 @@ def network(cfg: DictConfig, dataset: Dataset, outputs: int) -> nn.Module:
     return model
 
 
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """A finite rate, and steps from one gradient."""
+    if not all(math.isfinite(group["lr"]) for group in optimizer.param_groups):
+        raise BadInput(f"optimizer.lr should be a finite number, found {[g['lr'] for g in optimizer.param_groups]}")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise BadInput(
+            f"optimizer: {type(optimizer).__name__} evaluates the loss several times a step, which is not supported"
+        )
+
+
 def check_fit(run: Experiment, labels: Tensor) -> None:
-    """One small forward pass and its loss, in evaluation mode: do network, loss and data fit together?"""
+    """Small forward passes and a loss: do network, loss and data fit together, down to the last batch of an epoch?"""
     if labels.min() < 0 or labels.max() >= run.task.classes:
         raise BadInput(
             f"dataset: labels should be in 0 … {run.task.classes - 1}, found {int(labels.min())} … {int(labels.max())}"
@@ -183,14 +197,27 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
     finally:
         run.model.train()
     run.task.check(outputs, batch.labels[:2])
+    loss = few_samples(run)
+    try:
+        loss.gradient()
+    except Exception as error:
+        count = len(loss.inputs)
+        advice = "; the last batch of an epoch is this small: choose another batch_size" if count == 1 else ""
+        raise BadInput(f"arch: the network cannot be trained on a batch of {count} samples: {error}{advice}") from error
+
+
+def few_samples(run: Experiment) -> BatchLoss:
+    """The loss, in training mode, of as many samples as the smallest batch of an epoch has, four at most."""
+    smallest = min(len(run.batches(step).labels) for step in (0, run.batches.steps_per_epoch - 1))
+    batch, count = run.batches(0), min(smallest, CHECKED_SAMPLES)
+    few = Batch(batch.inputs[:count], batch.labels[:count])
+    return BatchLoss(run.model, run.loss_fn, few.inputs, run.targets(few), run.dtype)
 
 
 def prepare_probes(run: Experiment) -> None:
-    """Can each probe measure this network? Asked with a few samples of the first batch, in training mode."""
-    batch = run.batches(0)
-    few = Batch(batch.inputs[:CHECKED_SAMPLES], batch.labels[:CHECKED_SAMPLES])
+    """Can each probe measure this network, as far as a few samples tell?"""
+    batch, loss = run.batches(0), few_samples(run)
     for name, probe in run.probes.items():
-        loss = BatchLoss(run.model, run.loss_fn, few.inputs, run.targets(few), run.dtype)
         planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
         try:
             probe.prepare(loss, len(batch.labels), planned)

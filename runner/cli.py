@@ -41,7 +41,7 @@ class Carried(BaseException):
 
 
 class JobFailed(Exception):
-    """A job of a sweep failed; its folder's run.log says how."""
+    """A job of a sweep failed, and has said how."""
 
 
 def task(cfg: DictConfig) -> None:
@@ -59,7 +59,8 @@ def task(cfg: DictConfig) -> None:
         with suppress(OSError):
             folder.rmdir()  # Hydra made it; one that is still empty belongs to a refused run
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
-            raise JobFailed(f"{' '.join(overrides)}: {error}") from error
+            print(f"runner: {' '.join(overrides)}: {message(error)}", file=sys.stderr)
+            raise JobFailed from error
         raise Carried(error) from error
     summarise(folder, ended, Console())
     if ended.status == "interrupted":
@@ -111,6 +112,12 @@ def main() -> None:
         sys.exit(stopped.code)
     except Carried as carried:
         _report(carried.error, verbose)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except JobFailed:
+        sys.exit(FAILED)  # each has said why
+    except HydraException as error:  # some of Hydra's are OSErrors too
+        _report(error, verbose)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

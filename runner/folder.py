@@ -39,7 +39,7 @@ class RunFolder:
             ) from error
         try:
             self._check_owner()
-        except BadInput:
+        except BaseException:
             os.close(self._lock)
             raise
         return self
@@ -48,7 +48,7 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release the folder; one that a refused run found empty is left as if it had never been."""
-        if not self.read("meta.json"):
+        if not (self.path / "meta.json").exists():
             (self.path / ".lock").unlink(missing_ok=True)
             if not any(self.path.iterdir()):
                 self.path.rmdir()
@@ -56,19 +56,30 @@ class RunFolder:
 
     def _check_owner(self) -> None:
         meta = self.read("meta.json")
-        if meta is None and (self.path / "metrics.csv").exists():
+        foreign = sorted(p.name for p in self.path.iterdir() if p.name != ".lock" and p.suffix != ".tmp")
+        if meta is None and foreign:
             raise BadInput(
-                f"{self.path} holds a metrics.csv but no meta.json: not a run's; choose another with hydra.run.dir=…"
+                f"{self.path} should be empty or a run's folder, found {', '.join(foreign[:3])} and no meta.json; "
+                "choose another with hydra.run.dir=…"
             )
-        if meta is not None and meta["hash"] != self.hash:
+        if meta is not None and meta.get("hash") != self.hash:
             raise BadInput(
-                f"{self.path} holds a run of another config (hash {meta['hash']}, this one has {self.hash}); "
+                f"{self.path} holds a run of another config (hash {meta.get('hash')}, this one has {self.hash}); "
                 "choose another folder with hydra.run.dir=…, or leave it to the program"
             )
 
     def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON object of the folder, None if there is no such file."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise BadInput(f"{path} should hold a JSON object and does not; choose another folder with hydra.run.dir=…")
+        return found
 
     def write_config(self, overrides: list[str], hydra_cfg: DictConfig | None) -> None:
         """The `.hydra` folder as Hydra writes it: config.yaml, hydra.yaml, overrides.yaml."""

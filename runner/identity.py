@@ -20,6 +20,8 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         cfg.data_root = "data_root"
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
+    for key in ("verify", "download"):  # how the data come here, not what they are
+        resolved["dataset"].pop(key, None)
     return {str(key): value for key, value in resolved.items() if key not in _NOT_IDENTITY}
 
 

@@ -20,7 +20,7 @@ from runner.errors import BadInput
 from runner.folder import RunFolder
 from runner.progress import Progress
 from runner.provenance import meta
-from runner.records import write_json
+from runner.records import check_length, write_json
 from runner.signals import StopSignals
 from runner.stopwatch import Costs
 from runner.train import Ended, Hooks, train
@@ -41,8 +41,10 @@ def execute(cfg: DictConfig, path: Path, overrides: list[str], hydra_cfg: DictCo
                 f"{folder.path} is at step {state['step']} already, more than the {run.steps} asked for; "
                 "ask for more epochs or steps, or choose another folder with hydra.run.dir=…"
             )
+        accounts = {**meta(cfg, run), "wall_seconds": (folder.read("meta.json") or {}).get("wall_seconds", 0.0)}
+        write_json(folder.path / "meta.json", accounts)  # first: it says whose folder this is
         folder.write_config(overrides, hydra_cfg)
-        return _supervised(folder, run, cfg, state)
+        return _supervised(folder, run, cfg, state, accounts)
 
 
 def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | None:
@@ -52,10 +54,13 @@ def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | No
         return None
     wanted = cfg.epochs * known["steps_per_epoch"] if cfg.steps is None else cfg.steps
     if status["status"] == "diverged" or (status["status"] == "finished" and status["step"] == wanted):
+        check_length(folder.path / "metrics.csv", 1)
         return Ended(status["status"], status["step"], status["reason"])
     state, complaints = checkpoint.load(folder.path)
     for complaint in complaints:
         folder.note(complaint)
+    for name, size in (state["tables"] if state else {}).items():
+        check_length(folder.path / f"{name}.csv", size)
     return state
 
 
@@ -74,12 +79,17 @@ def _settings(cfg: DictConfig) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _supervised(folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict[str, Any] | None) -> Ended:
+def _supervised(
+    folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict[str, Any] | None, accounts: dict[str, Any]
+) -> Ended:
     """Train with the status kept right whatever happens."""
     step = state["step"] if state else 0
     folder.status("running", step)
     try:
-        ended = _run(folder, run, cfg, state)
+        ended = _run(folder, run, cfg, state, accounts)
+    except KeyboardInterrupt:  # a second SIGINT: at once, without a checkpoint
+        folder.status("interrupted", step, "SIGINT")
+        raise
     except Exception as error:
         folder.note(traceback.format_exc())
         folder.status("failed", step, f"{type(error).__name__}: {error}")
@@ -88,12 +98,12 @@ def _supervised(folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict
     return ended
 
 
-def _run(folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict[str, Any] | None) -> Ended:
+def _run(
+    folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict[str, Any] | None, accounts: dict[str, Any]
+) -> Ended:
     if state:
         torch.set_num_threads(state["threads"])
     progress, costs = Progress(run, folder.path), Costs(list(run.probes), run.device)
-    accounts = {**meta(cfg, run), "wall_seconds": (folder.read("meta.json") or {}).get("wall_seconds", 0.0)}
-    write_json(folder.path / "meta.json", accounts)
     progress.begin(state)
     began = time.monotonic()
     with StopSignals() as signals, Display(run.steps, progress.step, folder.path) as display:

@@ -54,7 +54,7 @@ class Progress:
             "optimizer": self.run.optimizer.state_dict(),
             "epoch": self.epoch.state(),
             "probes": {name: probe.state() for name, probe in self.run.probes.items()},
-            "tables": self.flush(),
+            "tables": self.flush(sync=True),
         }
 
     def add_row(self, cells: dict[str, Cell]) -> None:
@@ -76,7 +76,7 @@ class Progress:
         self.tables["epochs"].add(self.epoch.row(ended))
         self.epoch = epochs.Epoch(self.probe_columns)
 
-    def flush(self) -> dict[str, int]:
+    def flush(self, sync: bool = False) -> dict[str, int]:
         """Write all rows that wait; the tables' sizes in bytes."""
         self._flushed = time.monotonic()
-        return {name: table.flush() for name, table in self.tables.items()}
+        return {name: table.flush(sync) for name, table in self.tables.items()}

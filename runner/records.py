@@ -37,12 +37,7 @@ class Table:
             self.path.write_text(",".join(self.columns) + "\n")
             self.size = self.path.stat().st_size
             return
-        found = self.path.stat().st_size if self.path.exists() else 0
-        if found < size:
-            raise BadInput(
-                f"{self.path} should have at least the {size} bytes that the checkpoint knows of, found {found}: "
-                "put it back, or remove the run's folder to start again"
-            )
+        check_length(self.path, size)
         with self.path.open("r+b") as file:
             file.truncate(size)
         self.size = size
@@ -52,9 +47,10 @@ class Table:
             raise KeyError(f"{self.path.name} has no column {sorted(odd)}; it has {self.columns}")
         self._pending.append(",".join(text(row.get(column)) for column in self.columns) + "\n")
 
-    def flush(self) -> int:
-        """Write what waits, by one system call, and return the file's size in bytes."""
-        if self._pending:
+    def flush(self, sync: bool = False) -> int:
+        """Write what waits, by one system call, and return the file's size in bytes. `sync`: so that it outlasts a
+        power cut, as the checkpoint that knows of these rows will."""
+        if self._pending or sync:
             block = "".join(self._pending).encode()
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
@@ -62,11 +58,23 @@ class Table:
                 if written != len(block):
                     os.ftruncate(descriptor, self.size)
                     raise OSError(f"{self.path}: {written} of {len(block)} bytes could be written; is the disk full?")
+                if sync:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             self.size += len(block)
             self._pending.clear()
         return self.size
+
+
+def check_length(path: Path, size: int) -> None:
+    """Refuse a table from which rows are missing that a checkpoint knows of."""
+    found = path.stat().st_size if path.exists() else 0
+    if found < size:
+        raise BadInput(
+            f"{path} should have at least the {size} bytes that the run has written, found {found}: "
+            "put it back, or remove the run's folder to start again"
+        )
 
 
 def write_json(path: Path, content: Any) -> None:

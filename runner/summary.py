@@ -17,7 +17,7 @@ def summarise(folder: Path, ended: Ended, console: Console) -> None:
     table.add_column("")
     table.add_column("value", justify="right")
     for column in ("train_loss", "train_error", "test_loss", "test_error", "grad_norm"):
-        values = frame[column].dropna()
+        values = frame[column].dropna() if column.startswith("test_") else frame[column]
         if len(values):
             table.add_row(f"{column}, last", f"{values.iloc[-1]:.6g}")
     for column in [c for c in frame.columns if "_gHg" in c]:

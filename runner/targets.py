@@ -43,7 +43,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, list) and all(any(fits(entry, one) for one in items or [Any]) for entry in value)
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return isinstance(value, dict)
-    return True
+    return not getattr(annotation, "__module__", "").startswith("torch")  # no yaml holds a tensor or a module
 
 
 def _describe(annotation: Any) -> str:

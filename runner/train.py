@@ -96,14 +96,14 @@ def forward_backward(run: Experiment, step: int, batch: Batch) -> tuple[Tensor, 
 
 
 def evaluation_due(run: Experiment, step: int) -> bool:
-    return step == run.steps or (step > 0 and step % run.eval_every == 0)
+    return run.batches.has_test and (step == run.steps or (step > 0 and step % run.eval_every == 0))
 
 
 def record(run: Experiment, progress: Progress, at: Measurement, row: Row, costs: Costs, finite: bool) -> None:
     """Complete the row by the probes that are due, and write it if anything is. A state that is not finite is always
     written, and not probed."""
     step, length = at.step, run.batches.steps_per_epoch
-    if step > 0 and (step % length == 0 or step == run.steps):
+    if step > 0 and (step % length == 0 or step == run.steps or not finite):
         progress.end_epoch(row)
     due = [name for name, probe in run.probes.items() if finite and probe.cadence.due(step, length, run.steps)]
     for name in due:
@@ -111,7 +111,7 @@ def record(run: Experiment, progress: Progress, at: Measurement, row: Row, costs
             row |= at.cells(name, run.probes[name])
             progress.add_rows(name, at.rows(run.probes[name]))
         costs.measurements[name] += 1
-    if due or not finite or evaluation_due(run, step) or step % run.log_every == 0:
+    if due or not finite or evaluation_due(run, step) or step % run.log_every == 0 or step == run.steps:
         progress.add_row(row)
 
 

@@ -1,4 +1,4 @@
-"""Curvature along training: one panel a column, one colour a width, the mean over seeds with the range around it.
+"""Curvature along training: one panel a column, one colour for each setting, the mean over seeds with their range.
 
 python scripts/plot.py outputs/fig2
 python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save fig2.png
@@ -46,12 +46,24 @@ def spread(frame: pd.DataFrame, x: str, column: str) -> pd.DataFrame:
     return frame.dropna(subset=[column]).groupby(x)[column].agg(["mean", "min", "max"])
 
 
+def knobs(frame: pd.DataFrame) -> list[str]:
+    """What varies over the runs besides the seed, without what follows from the ones before it."""
+    found: list[str] = []
+    for column in frame.columns[2 : frame.columns.get_loc("step")]:
+        groups = frame.groupby(found)[column].nunique() if found else frame[[column]].nunique()
+        if column != "seed" and groups.max() > 1:
+            found.append(column)
+    return found
+
+
 def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None:
-    widths = sorted(frame["width"].unique()) if "width" in frame else [None]
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(widths)))
-    for width, colour in zip(widths, colours, strict=True):
-        table = spread(frame if width is None else frame[frame["width"] == width], x, column)
-        axis.plot(table.index, table["mean"], color=colour, lw=1, label=None if width is None else f"width {width:g}")
+    by = knobs(frame)
+    groups = list(frame.groupby(by)) if by else [((), frame)]
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(groups)))
+    for (values, rows), colour in zip(groups, colours, strict=True):
+        table = spread(rows, x, column)
+        named = ", ".join(f"{knob} {value}" for knob, value in zip(by, values, strict=True))
+        axis.plot(table.index, table["mean"], color=colour, lw=1, label=named or None)
         axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
     axis.set_title(name)
     axis.set_xlabel(x)
@@ -76,7 +88,7 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
         draw(axis, scaled, x, column, label(column, over_gg))
     if curved:
         curved[0].set_yscale("symlog", linthresh=0.01)
-    if "width" in frame:
+    if knobs(frame):
         axes[0].legend(frameon=False)
     return fig
 
@@ -84,7 +96,9 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
 def main() -> None:
     options = arguments()
     frame = load(options.folder)
-    default = ["train_loss", *(c for c in frame.columns if c.split("_", 1)[-1] in CURVATURES)]
+    default = ["train_loss", *(c for c in frame.columns if c.split("_mu")[0].rsplit("_", 1)[-1] in CURVATURES)]
+    if odd := set(options.columns or ()) - set(frame.columns):
+        raise SystemExit(f"plot: --columns should name columns of metrics.csv, found {', '.join(sorted(odd))}")
     target = options.save or options.folder / "curvature.png"
     figure(frame, options.columns or default, options.x, options.over_gg).savefig(target, dpi=150)
     print(target)

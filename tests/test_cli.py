@@ -98,7 +98,7 @@ BAD = {
     "widht=3": "unknown key widht",
     "arch.dpeth=3": "unknown key arch.dpeth",
     "probe.fd.muh=3": "unknown key probe.fd.muh",
-    "arch=foo": "Could not find 'arch/foo'",
+    "arch=foo": "runner: In 'config': Could not find 'arch/foo'",
     "width=0": "width should be",
     "width=-1": "width should be",
     "width=foo": "width=foo",
@@ -196,7 +196,7 @@ def test_a_signal_checkpoints_and_exits_with_128_plus_n(tmp_path: Path, number: 
 
 def test_networks_and_losses_of_the_users_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(NETWORK)
-    own = ["arch=custom", "arch._target_=mine.Net", "dataset.dim=5", "init=default", "steps=2", "dataset.size=30"]
+    own = ["arch=custom", "arch._target_=mine.Net", "recipe.base_width=5", "init=default", "steps=2", "dataset.size=30"]
     result = runner(tmp_path, *own, "arch.hidden=7", "loss=custom", "loss._target_=mine.Cubic", "loss.scale=2.0")
     assert result.returncode == 0, result.stderr
     meta = json.loads((only_run(tmp_path) / "meta.json").read_text())

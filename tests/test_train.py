@@ -160,6 +160,7 @@ def test_divergence_ends_the_run_and_keeps_all_rows(tmp_path: Path) -> None:
     assert frame["step"].iloc[-1] == status(folder)["step"] < 200
     assert str(frame["train_loss"].iloc[-1]) in ("nan", "inf") or str(frame["grad_norm"].iloc[-1]) in ("nan", "inf")
     assert run_in(folder, *SMALL, "steps=200", "optimizer.lr=1e6") == folder  # and stays ended
+    assert pd.read_csv(folder / "epochs.csv")["step"].iloc[-1] == status(folder)["step"]
 
 
 def test_a_failing_run_says_so_and_can_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,9 +207,66 @@ def test_halving_and_warm_up_reach_the_rate_and_the_estimate(tmp_path: Path) -> 
 
 
 def test_clipping_and_weight_decay_do_not_reach_the_measurement(tmp_path: Path) -> None:
-    plain = read(run_in(tmp_path / "a", *SMALL, "steps=0"))
-    other = read(run_in(tmp_path / "b", *SMALL, "steps=0", "clip_norm=1e-3", "optimizer.weight_decay=0.1"))
-    assert plain.to_csv() == other.to_csv()
+    plain = read(run_in(tmp_path / "a", *SMALL, "steps=1"))
+    other = read(run_in(tmp_path / "b", *SMALL, "steps=1", "clip_norm=1e-3", "optimizer.weight_decay=0.1"))
+    assert plain.iloc[0].equals(other.iloc[0])  # the same point, measured the same
+    assert plain["train_loss"][1] != other["train_loss"][1]  # and another update
+
+
+def test_foreign_files_are_never_overwritten(tmp_path: Path) -> None:
+    for name in ("epochs.csv", "checkpoint.pt", "notes.txt"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(BadInput, match=rf"should be empty or a run's folder, found {name}"):
+            run_in(folder, *SMALL, "steps=1")
+        assert (folder / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1', "null"])
+@pytest.mark.parametrize("name", ["meta.json", "status.json"])
+def test_an_unreadable_record_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    folder = run_in(tmp_path / "run", *SMALL, "steps=1")
+    (folder / name).write_text(content)
+    with pytest.raises(BadInput, match=name):
+        run_in(folder, *SMALL, "steps=2")
+    (folder / "meta.json").write_text('{"a": 1}')
+    with pytest.raises(BadInput, match="another config"):
+        run_in(folder, *SMALL, "steps=2")
+
+
+def test_missing_rows_are_refused_before_work(tmp_path: Path) -> None:
+    folder = run_in(tmp_path / "run", *SMALL, "steps=4")
+    rows = (folder / "metrics.csv").read_text().splitlines(keepends=True)
+    (folder / "metrics.csv").write_text("".join(rows[:2]))
+    with pytest.raises(BadInput, match="should have at least"):
+        run_in(folder, *SMALL, "steps=6")
+    assert status(folder)["status"] == "finished"
+    (folder / "metrics.csv").unlink()
+    with pytest.raises(BadInput, match="should have at least"):
+        run_in(folder, *SMALL, "steps=4")
+
+
+@pytest.mark.parametrize("batch", [["dataset.size=31", "batch_size=10"], ["batch_size=1"]])
+@pytest.mark.parametrize("probes", ["probe=[]", "probe=split"])
+def test_a_batch_too_small_for_batch_norm_is_refused_before_work(tmp_path: Path, batch: list[str], probes: str) -> None:
+    with pytest.raises(BadInput, match=r"cannot be trained on a batch of 1 samples.*batch_size"):
+        run_in(tmp_path / "run", *SMALL, *batch, "arch.norm=batch", "steps=4", probes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_are_logged_no_oftener_than_asked(tmp_path: Path) -> None:
+    frame = read(run_in(tmp_path / "run", *SMALL, "steps=25", "log_every=10", "probe=[]"))
+    assert frame["step"].tolist() == [0, 10, 20, 25]
+
+
+def test_optimizers_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    own = ["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"]
+    with pytest.raises(BadInput, match="several times a step"):
+        run_in(tmp_path / "run", *SMALL, *own, "steps=1")
+    for rate in ("nan", "inf", "abc"):
+        with pytest.raises(BadInput, match=r"optimizer\.lr should be"):
+            run_in(tmp_path / "run", *SMALL, f"optimizer.lr={rate}", "steps=1")
 
 
 def test_bf16_training_is_measured_in_fp32(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Split(Probe):
             raise BadInput(f"{error} (or probe.split.method=double_backward, which is slower)") from error
         if self.chunk is not None and forward.mixes_samples(loss):
             raise BadInput(
-                "probe.split.chunk should be null for this network: a sample's output depends on the rest of its batch "
+                "chunk should be null for this network: a sample's output depends on the rest of its batch "
                 "(batch statistics or dropout in training mode), so that micro-batches would measure another loss"
             )
 
