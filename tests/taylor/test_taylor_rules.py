@@ -306,10 +306,6 @@ PRODUCTS: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
         [(2, 3, 4), (2, 5, 4), (2, 5, 2)],
     ),
     "cross": (lambda a, b: torch.linalg.cross(a, b), [(4, 3), (4, 3)]),
-    "grid_sample_input": (
-        lambda x: F.grid_sample(x, torch.linspace(-1, 1, 16, dtype=x.dtype).view(1, 2, 4, 2), align_corners=False),
-        [(1, 2, 3, 4)],
-    ),
     "unused": (lambda a, b: a.exp(), [(3,), (3,)]),
 }
 
@@ -330,8 +326,11 @@ def test_of_several_tensors(name: str) -> None:
     assert_expansion(Op(function, shapes))
 
 
-# torch has no double backward of hardsigmoid and of weighted bags, a wrong one of its weight norm, and one of celu that
-# is right to single precision only; each against what its documentation says
+_GRID = torch.linspace(-1, 1, 16, dtype=torch.float64).view(1, 2, 4, 2)
+_UNITS = torch.eye(12, dtype=torch.float64).view(1, 12, 3, 4)  # what grid_sample, which is linear, does to each pixel
+
+# torch has no double backward of hardsigmoid, of weighted bags and (2.11) of grid_sample, a wrong one of its weight
+# norm, and one of celu that is right to single precision only; each against what its documentation says
 DEFINED: dict[str, tuple[Any, Any, list[tuple[int, ...]]]] = {
     "hardsigmoid": (F.hardsigmoid, lambda x: F.relu6(x + 3) / 6, [(5, 4)]),
     "celu": (
@@ -343,6 +342,11 @@ DEFINED: dict[str, tuple[Any, Any, list[tuple[int, ...]]]] = {
         lambda v, g: torch._weight_norm(v, g, 0),
         lambda v, g: v * g / v.square().sum(1, True).sqrt(),
         [(4, 3), (4, 1)],
+    ),
+    "grid_sample": (
+        lambda x: F.grid_sample(x, _GRID, align_corners=False),
+        lambda x: torch.einsum("ncp,pij->ncij", x.flatten(2), F.grid_sample(_UNITS, _GRID, align_corners=False)[0]),
+        [(1, 2, 3, 4)],
     ),
     "embedding_bag_weighted": (
         lambda w, p: F.embedding_bag(_INDEX.view(2, 2), w, per_sample_weights=p, mode="sum"),
