@@ -217,7 +217,7 @@ def split(options: argparse.Namespace) -> None:
     rows = []
     for network in options.networks:
         problem = build(network, options.device)
-        calls = methods(problem)
+        calls = {name: call for name, call in methods(problem).items() if name in (options.methods or [name])}
         for name in [name for name in calls if _fails(name, calls[name])]:
             del calls[name]
         expected, scale = (float("nan"), 1.0) if options.no_reference else reference(problem)
@@ -265,6 +265,7 @@ def arguments() -> argparse.Namespace:
             command.add_argument("method")
             continue
         command.add_argument("--networks", nargs="+", choices=NETWORKS, default=DEFAULT)
+        command.add_argument("--methods", nargs="+", help="default: all; `training step` has to be among them")
         command.add_argument("--rounds", type=int, default=5)
         command.add_argument("--no-memory", action="store_true")
         command.add_argument("--no-reference", action="store_true", help="leave out fp64, which takes the longest")

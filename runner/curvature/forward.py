@@ -48,9 +48,9 @@ def _parts(inputs: Any, chunk: int | None) -> Iterator[Any]:
         yield tree_map(lambda leaf, start=start: leaf[start : start + chunk], inputs)
 
 
-# Compiling takes 7 to 21 s, and gains about a tenth of a training step for each sweep of a network with normalisation
-# layers, nothing for others: in forward passes' work this is where it has paid for itself on a CPU core, with a margin.
-PAYS_FROM_FLOPS = 1e13
+# Compiling takes 7 to 21 s, and gains about a third of a training step for each sweep of a network with normalisation
+# layers, next to nothing for others: in forward passes' work this is where it has paid for itself on two CPU cores.
+PAYS_FROM_FLOPS = 2e12
 
 
 def compiling_pays(loss: BatchLoss, samples: int, measurements: int) -> bool:
