@@ -59,6 +59,8 @@ def task(cfg: DictConfig) -> None:
         with suppress(OSError):
             folder.rmdir()  # Hydra made it; one that is still empty belongs to a refused run
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
+            if not isinstance(error, BadInput):
+                traceback.print_exception(error)
             print(f"runner: {' '.join(overrides)}: {message(error)}", file=sys.stderr)
             raise JobFailed from error
         raise Carried(error) from error
@@ -129,9 +131,9 @@ def main() -> None:
 
 
 def _report(error: Exception, verbose: bool) -> NoReturn:
-    """Say what went wrong and exit. What broke during a run has left its traceback on standard error already."""
+    """Say what went wrong and exit: one sentence for what was refused, a traceback for what broke."""
     refused = isinstance(error, BadInput | HydraException | OmegaConfBaseException)
-    if verbose:
+    if verbose or not refused:
         traceback.print_exception(error)
     print(f"runner: {message(error)}", file=sys.stderr)
     sys.exit(REFUSED if refused else FAILED)

@@ -99,5 +99,9 @@ class RunFolder:
     def note(self, text: str) -> None:
         """Say it on standard error and keep it in the folder's run.log."""
         print(text, file=sys.stderr)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Keep it in the folder's run.log."""
         with (self.path / "run.log").open("a") as log:
             log.write(f"{datetime.now().isoformat(timespec='seconds')} {text}\n")

@@ -91,7 +91,7 @@ def _supervised(
         folder.status("interrupted", step, "SIGINT")
         raise
     except Exception as error:
-        folder.note(traceback.format_exc())
+        folder.log(traceback.format_exc())
         folder.status("failed", step, f"{type(error).__name__}: {error}")
         raise
     folder.status(*ended)

@@ -53,9 +53,7 @@ def _vit() -> nn.Module:
     from torchvision.models import VisionTransformer
 
     net = VisionTransformer(32, 4, num_layers=6, num_heads=4, hidden_dim=192, mlp_dim=768, num_classes=100)
-    nn.init.normal_(
-        net.heads.head.weight, std=0.02
-    )  # torchvision's zeros would make every curvature but the head's zero
+    nn.init.normal_(net.heads.head.weight, std=0.02)  # with torchvision's zeros only the head would have curvature
     return net
 
 
@@ -101,7 +99,7 @@ def _curvlinops(problem: Problem, g: Vector) -> Tensor:
 
 
 def _pyhessian(problem: Problem, g: Vector) -> Tensor:
-    """H g; it puts the network into evaluation mode, which is another function where there is batch norm."""
+    """H g. It goes into evaluation mode; without running statistics batch norm is the same function there."""
     from pyhessian import hessian
     from pyhessian.utils import hessian_vector_product
 

@@ -76,7 +76,11 @@ def mixes_samples(loss: BatchLoss) -> bool:
     whole (dropout). Found by trying: the batch at once against its samples in two parts."""
     half = max(1, len(tree_leaves(loss.inputs)[0]) // 2)
     still: Vector = {}
-    whole, parts = loss.expand(still)[0], [loss.expand(still, inputs=part)[0] for part in _parts(loss.inputs, half)]
+    whole = loss.expand(still)[0]
+    try:
+        parts = [loss.expand(still, inputs=part)[0] for part in _parts(loss.inputs, half)]
+    except ValueError:  # a batch norm that cannot take one sample alone
+        return True
     joined = tree_map(lambda *leaves: torch.cat(leaves), *parts)
     pairs = zip(tree_leaves(whole), tree_leaves(joined), strict=True)
     return not all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in pairs)

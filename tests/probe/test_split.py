@@ -91,6 +91,7 @@ def test_samples_mix_through_batch_statistics_and_dropout_only() -> None:
         return mixes_samples(BatchLoss(model, torch.nn.CrossEntropyLoss(), x, y))
 
     assert mixes(torch.nn.BatchNorm1d(5))
+    assert mixes_samples(BatchLoss(torch.nn.BatchNorm1d(4), torch.nn.CrossEntropyLoss(), x[:2], y[:2]))
     assert not mixes(torch.nn.BatchNorm1d(5), training=False)
     assert mixes(torch.nn.Dropout(0.5))
     assert not mixes(torch.nn.LayerNorm(5), torch.nn.Tanh())
