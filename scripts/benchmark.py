@@ -114,12 +114,14 @@ def methods(problem: Problem) -> dict[str, Callable[[], Tensor | None]]:
     """Each as a call that measures once, g being known."""
     loss = BatchLoss(*problem)
     g = loss.gradient()
+    few = BatchLoss(problem.model, problem.loss_fn, problem.inputs[:4], problem.targets[:4])
+    chunk = forward.fitting_chunk(few, len(problem.inputs))  # as the probe does
     calls: dict[str, Callable[[], Tensor | None]] = {
         "training step": lambda: training_step(problem),
         "fd": lambda: gradient_difference(loss, g, 0.1, at_w=g).gHg,
         "hvp": lambda: exact.hessian_product(loss, g).gHg,
-        "split": lambda: forward.split(loss, g).gHg,
-        "split, compiled": lambda: forward.split(loss, g, compiled=True).gHg,
+        "split": lambda: forward.split(loss, g, chunk=chunk).gHg,
+        "split, compiled": lambda: forward.split(loss, g, chunk=chunk, compiled=True).gHg,
         "split, double backward": lambda: exact.split_by_double_backward(loss, g).gHg,
     }
     peers = {"curvlinops": ("curvlinops H, G", _curvlinops), "pyhessian": ("PyHessian H", _pyhessian)}

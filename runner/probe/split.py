@@ -21,7 +21,8 @@ class Split(Probe):
     """gHg = g'Hg, gGg = g'Gg, gHrg = g'H_r g with H = G + H_r, exact.
 
     method: `taylor`, one forward sweep; `double_backward`, any network at 5 to 9 training steps.
-    chunk: sweep so many samples at a time, for batches larger than memory (not where samples mix: batch statistics).
+    chunk: sweep so many samples at a time, for batches larger than memory (not where samples mix: batch statistics);
+    `auto`: a third of a batch where that takes no longer; null: all at once.
     per: `layer` or `parameter`: also along each layer's or parameter's slice of g alone, the diagonal blocks'
     contributions, into split.csv.
     compile: fuse the rules of normalisations and activations by torch.compile; `auto`: where a run is long enough.
@@ -30,19 +31,20 @@ class Split(Probe):
     names = ("gHg", "gGg", "gHrg")
 
     method: Literal["taylor", "double_backward"] = "taylor"
-    chunk: int | None = None
+    chunk: int | Literal["auto"] | None = "auto"
     per: Literal["layer", "parameter"] | None = None
     compile: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chunk is not None and (self.chunk < 1 or self.method != "taylor"):
+        if isinstance(self.chunk, int) and (self.chunk < 1 or self.method != "taylor"):
             raise BadInput(
-                f"chunk should be null, or at least 1 with method=taylor, found {self.chunk} with {self.method}"
+                f"chunk should be auto, null, or at least 1 with method=taylor, found {self.chunk} with {self.method}"
             )
 
     def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:
         auto = self.compile == "auto" and self.method == "taylor"
+        self.at_a_time = None if self.chunk == "auto" else self.chunk
         self.compiled = forward.compiling_pays(loss, samples, measurements) if auto else self.compile is True
         if self.method != "taylor":
             return
@@ -50,17 +52,19 @@ class Split(Probe):
             forward.split(loss, loss.gradient())
         except UnsupportedOperation as error:
             raise BadInput(f"{error} (or probe.split.method=double_backward, which is slower)") from error
-        if self.chunk is not None and forward.mixes_samples(loss):
+        if self.chunk == "auto":
+            self.at_a_time = forward.fitting_chunk(loss, samples)
+        elif self.chunk is not None and forward.mixes_samples(loss):
             raise BadInput(
                 "chunk should be null for this network: a sample's output depends on the rest of its batch "
                 "(batch statistics or dropout in training mode), so that micro-batches would measure another loss"
             )
 
     def state(self) -> dict[str, Any]:
-        return {"compiled": self.compiled}
+        return {"compiled": self.compiled, "at_a_time": self.at_a_time}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.compiled = state["compiled"]
+        self.compiled, self.at_a_time = state["compiled"], state["at_a_time"]
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         return self._along(point.loss, point.g)
@@ -79,7 +83,7 @@ class Split(Probe):
 
     def _along(self, loss: BatchLoss, v: Vector) -> dict[str, Tensor | None]:
         if self.method == "taylor":
-            parts = forward.split(loss, v, chunk=self.chunk, compiled=self.compiled)
+            parts = forward.split(loss, v, chunk=self.at_a_time, compiled=self.compiled)
         else:
             parts = split_by_double_backward(loss, v)
         return {"gHg": parts.gHg, "gGg": parts.gGg, "gHrg": parts.gHrg}

@@ -8,6 +8,7 @@ import torch
 
 import runner
 from runner.arch.resnet import CifarResNet
+from runner.curvature import forward
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.exact import hessian_product
 from runner.curvature.forward import compiling_pays, layer_of, mixes_samples, split
@@ -28,6 +29,14 @@ def test_chunks_give_the_same_numbers_where_samples_do_not_mix(tmp_path: Path) -
     parts = pd.read_csv(run_in(tmp_path / "parts", "arch.norm=group", "steps=2", "probe.split.chunk=3") / "metrics.csv")
     for column in ("split_gHg", "split_gGg", "split_gHrg"):
         assert parts[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=1e-10)
+
+
+def test_auto_takes_parts_where_that_pays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(forward, "THIRDS_FROM_FLOPS", 1)
+    for norm, expected in (("group", 4), ("batch", None)):  # of 10 samples
+        folder = run_in(tmp_path / norm, f"arch.norm={norm}", "steps=1", "batch_size=10")
+        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+        assert state["probes"]["split"]["at_a_time"] == expected
 
 
 def test_chunks_are_refused_where_they_do(tmp_path: Path) -> None:
@@ -111,7 +120,7 @@ def test_compiling_is_for_long_runs_of_networks_with_normalisation() -> None:
 def test_the_choice_lives_in_the_checkpoint(tmp_path: Path) -> None:
     """A run extended to where compiling would have paid goes on as it began."""
     folder = run_in(tmp_path / "run", "steps=1")
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["probes"] == {"split": {"compiled": False}}
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["probes"]["split"]["compiled"] is False
 
 
 @pytest.mark.slow

@@ -30,6 +30,13 @@ def multiply(a: Coefficient, b: Any) -> Coefficient:
     return None if a is None or b is None else a * b
 
 
+def plus_product(total: Coefficient, a: Coefficient, b: Coefficient) -> Coefficient:
+    """total + a b"""
+    if a is None or b is None:
+        return total
+    return a * b if total is None else torch.addcmul(total, a, b)
+
+
 def multiply_add(total: Coefficient, a: Coefficient, b: Coefficient, scale: float = 1.0) -> Coefficient:
     """total + scale a b, written into `total`, which must be the caller's own and of the sum's shape."""
     if a is None or b is None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.curvature.taylor.arithmetic import Coefficient, add, multiply
+from runner.curvature.taylor.arithmetic import Coefficient, add, multiply, plus_product
 from runner.curvature.taylor.context import current
 from runner.curvature.taylor.kernels import kernel
 from runner.curvature.taylor.registry import rule
@@ -44,19 +44,23 @@ def standardise(
     assert d0 is not None
     r = (average(d0 * d0, dims) + eps).rsqrt()
     n0 = d0 * r
+    del d0
     q1, q2 = ratios(n0, d1, d2, r, dims)
-    n1 = add(multiply(d1, r), multiply(n0, q1))
-    n2 = add(add(multiply(d2, r), multiply(multiply(d1, r), q1)), multiply(n0, q2))
-    return n0, n1, n2
+    n2 = plus_product(plus_product(multiply(d2, r), d1, multiply(q1, r)), n0, q2)
+    del d2
+    return n0, plus_product(multiply(d1, r), n0, q1), n2
 
 
 def affine(n: Series, g: Series, b: Series) -> Series:
     """g n + b; each coefficient of g and b broadcasts over n."""
-    y0 = n[0] if g[0] is None else n[0] * g[0]
-    y1 = n[1] if g[0] is None else add(multiply(n[1], g[0]), multiply(n[0], g[1]))
-    y2 = n[2] if g[0] is None else add(add(multiply(n[2], g[0]), multiply(n[1], g[1])), multiply(n[0], g[2]))
-    y0 = y0 if b[0] is None else y0 + b[0]
-    return y0, _plus(y1, b[1], y0), _plus(y2, b[2], y0)
+    n0, n1, n2 = n
+    del n  # what is not needed any more is freed at once: these passes are where a sweep holds most
+    if g[0] is not None:
+        n2 = plus_product(plus_product(multiply(n2, g[0]), n1, g[1]), n0, g[2])
+        n1 = plus_product(multiply(n1, g[0]), n0, g[1])
+        n0 = n0 * g[0]
+    n0 = n0 if b[0] is None else n0 + b[0]
+    return n0, _plus(n1, b[1], n0), _plus(n2, b[2], n0)
 
 
 def _plus(y: Coefficient, b: Coefficient, like: Tensor) -> Coefficient:
