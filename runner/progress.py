@@ -7,7 +7,7 @@ from typing import Any
 
 from runner import epochs
 from runner.build import Experiment
-from runner.records import Cell, Table
+from runner.records import Cell, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
 FLUSH_SECONDS = 1.0
@@ -22,7 +22,7 @@ class Progress:
     """The tables of a run, the epoch under way, and the state that a checkpoint keeps of them."""
 
     def __init__(self, run: Experiment, folder: Path) -> None:
-        self.run, self.step = run, 0
+        self.run, self.folder, self.step = run, folder, 0
         self.probe_columns = probe_columns(run)
         self.tables = {
             "metrics": Table(folder / "metrics.csv", [*COLUMNS, *self.probe_columns]),
@@ -68,6 +68,11 @@ class Progress:
         if name in self.tables:
             for row in rows:
                 self.tables[name].add(row)
+
+    def add_files(self, name: str, files: Iterable[tuple[str, Any]]) -> None:
+        """Files in the probe's own folder, each whole or not there."""
+        for stem, content in files:
+            write_file(self.folder / name, stem, content)
 
     def end_epoch(self, cells: dict[str, Cell]) -> None:
         """Write the row of the epoch that ended with the step of `cells`, and begin the next."""

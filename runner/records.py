@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from runner.errors import BadInput
@@ -85,4 +86,18 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def write_file(folder: Path, stem: str, content: Any) -> None:
+    """`<stem>.npy` for a NumPy array, else `<stem>.pt`, written aside and renamed."""
+    folder.mkdir(exist_ok=True)
+    array = isinstance(content, np.ndarray)
+    path = folder / f"{stem}.{'npy' if array else 'pt'}"
+    aside = path.with_name(f"{path.name}.tmp")
+    with aside.open("wb") as file:
+        if array:
+            np.save(file, content)
+        else:
+            torch.save(content, file)
     os.replace(aside, path)

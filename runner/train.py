@@ -109,7 +109,8 @@ def record(run: Experiment, progress: Progress, at: Measurement, row: Row, costs
     for name in due:
         with costs.probes[name].running():
             row |= at.cells(name, run.probes[name])
-            progress.add_rows(name, at.rows(run.probes[name]))
+            progress.add_rows(name, at.rows(name, run.probes[name]))
+            progress.add_files(name, at.files(name, run.probes[name]))
         costs.measurements[name] += 1
     if due or not finite or evaluation_due(run, step) or step % run.log_every == 0 or step == run.steps:
         progress.add_row(row)

@@ -51,8 +51,8 @@ def split(
     networks that do something it has no rule for; `double_backward` takes any network, 5 to 9 steps, and a training
     step's memory two to three times.
     """
-    by_method = {"taylor": forward.split, "double_backward": exact.split_by_double_backward}
-    return by_method[method](*_problem(model, loss_fn, inputs, targets, direction, dtype))
+    loss, v = _problem(model, loss_fn, inputs, targets, direction, dtype)
+    return forward.split(loss, v) if method == "taylor" else exact.split_by_double_backward(loss, v)
 
 
 def hvp(

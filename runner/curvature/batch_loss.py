@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from runner.curvature import randomness
 from runner.curvature.precision import exact_arithmetic
-from runner.curvature.taylor import expand
+from runner.curvature.taylor import expand, split_terms
 from runner.curvature.vectors import Vector
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -30,10 +30,21 @@ class BatchLoss:
 
     `inputs` is the model's one argument. `loss_fn(outputs, targets)` returns the mean loss, a 0-d tensor.
     `dtype` is that of the measurement, by default the parameters' own.
+    `stacked`: the model's parameters and buffers are those of R networks side by side, (R, *shape); so is every vector
+    here, the outputs are (R, …), and losses (R,). The networks see the same batch, or, with `own_data`, each its own:
+    inputs and targets (R, …).
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, inputs: Any, targets: Any, dtype: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        inputs: Any,
+        targets: Any,
+        dtype: torch.dtype | None = None,
+        *,
+        stacked: bool = False,
+        own_data: bool = False,
     ) -> None:
         parameters = dict(model.named_parameters())
         if not any(p.requires_grad for p in parameters.values()):
@@ -43,6 +54,7 @@ class BatchLoss:
         self.weights: Vector = {n: p.detach().to(self.dtype) for n, p in parameters.items() if p.requires_grad}
         self.frozen: Vector = {n: p.detach().to(self.dtype) for n, p in parameters.items() if not p.requires_grad}
         self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
+        self.stacked, self._data = stacked, 0 if own_data else None
         self.draws = randomness.capture(self.device)
         self._loss_fn = loss_fn
 
@@ -52,22 +64,47 @@ class BatchLoss:
 
     def outputs(self, weights: Vector) -> Any:
         """F(w), differentiable in `weights`."""
+
+        def network(own: Vector, inputs: Any) -> Any:
+            return functional_call(self.model, own, (inputs,))
+
         with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
-            return functional_call(self.model, {**weights, **self.frozen, **self.buffers()}, (self.inputs,))
+            return self.each(network, 0, self._data)({**weights, **self.frozen, **self.buffers()}, self.inputs)
+
+    def each(self, function: Callable[..., Any], *dims: int | None) -> Callable[..., Any]:
+        """`function` of one network, over all that are stacked: the arguments with 0 in `dims` are each network's own,
+        those with None are the same for all."""
+        return torch.func.vmap(function, in_dims=dims, randomness="error") if self.stacked else function
 
     def expand(self, v: Vector, *, compiled: bool = False, inputs: Any = None) -> tuple[Any, Any, Any]:
         """f0, f1, f2 with F(w + t v) = f0 + t f1 + t^2/2 f2 + …, in one forward sweep without a graph. `inputs`: others
         than the batch's, e.g. a part of them."""
         inputs = self.inputs if inputs is None else inputs
-        weights = {**self.weights, **self.frozen}
+
+        def sweep(weights: Vector, v: Vector, buffers: Vector, inputs: Any) -> tuple[Any, Any, Any]:
+            return expand(self.model, weights, v, buffers, inputs, compiled=compiled)
+
         with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
-            return expand(self.model, weights, v, self.buffers(), inputs, compiled=compiled)
+            swept = self.each(sweep, 0, 0, 0, self._data)
+            return swept({**self.weights, **self.frozen}, v, self.buffers(), inputs)
+
+    def split_terms(self, f0: Any, f1: Any, f2: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """v'Hv, v'Gv and v'H_r v from the expansion of the outputs."""
+
+        def terms(f0: Any, f1: Any, f2: Any, targets: Any) -> tuple[Tensor, Tensor, Tensor]:
+            return split_terms(self._checked, f0, f1, f2, targets)
+
+        with exact_arithmetic(self.device):
+            return self.each(terms, 0, 0, 0, self._data)(f0, f1, f2, self.targets)
 
     def of_outputs(self, outputs: Any, targets: Any = None) -> Tensor:
         """l(F): the mean loss of given outputs, a 0-d tensor."""
         targets = self.targets if targets is None else targets
         with exact_arithmetic(self.device):
-            value = self._evaluate(outputs, targets)
+            return self.each(self._checked, 0, self._data)(outputs, targets)
+
+    def _checked(self, outputs: Any, targets: Any) -> Tensor:
+        value = self._evaluate(outputs, targets)
         if value.dim() != 0:
             raise ValueError(f"loss_fn should return the mean loss, a 0-d tensor, found shape {tuple(value.shape)}")
         return value
@@ -89,7 +126,7 @@ class BatchLoss:
         """grad L_B, at the model's weights or at the given ones."""
         leaves = self.leaves() if weights is None else {n: w.detach().requires_grad_() for n, w in weights.items()}
         with exact_arithmetic(self.device), torch.enable_grad():
-            return gradient(self(leaves), leaves)
+            return gradient(self(leaves).sum(), leaves)
 
 
 def gradient(scalar: Tensor, leaves: Vector, create_graph: bool = False, retain_graph: bool | None = None) -> Vector:

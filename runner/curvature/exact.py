@@ -4,6 +4,7 @@ Reverse mode over reverse mode is right through every normalisation layer, where
 errors of 2e-3 to 0.28 were measured for jvp of jvp through batch and layer norm).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.forward import Split
 from runner.curvature.precision import exact_arithmetic
+from runner.curvature.streamed import Loss, additive
 from runner.curvature.vectors import Vector, dot
+
+Product = Callable[[Vector], Vector]
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,74 @@ class HessianProduct:
     gHg: Tensor
 
 
-def hessian_product(loss: BatchLoss, v: Vector) -> HessianProduct:
-    """H v = grad (g'v), the derivative of the gradient along v."""
+def hessian_map(loss: BatchLoss) -> Product:
+    """v -> H v = grad (g'v), the derivative of the gradient along v. The graph of g is kept."""
     with exact_arithmetic(loss.device), torch.enable_grad():
         leaves = loss.leaves()
-        g = gradient(loss(leaves), leaves, create_graph=True)
-        product = gradient(dot(g, v), leaves)
-    return HessianProduct(product, dot(product, v))
+        g = gradient(loss(leaves).sum(), leaves, create_graph=True)
+
+    def product(v: Vector) -> Vector:
+        with exact_arithmetic(loss.device), torch.enable_grad():
+            return gradient(dot(g, v), leaves, retain_graph=True)
+
+    return product
+
+
+def gauss_newton_map(loss: BatchLoss) -> Product:
+    """v -> G v = J'[d2L/dF2] J v. J v comes from two backward passes: u -> J'u is linear, and its transpose is J."""
+    with exact_arithmetic(loss.device), torch.enable_grad():
+        leaves = loss.leaves()
+        outputs = loss.outputs(leaves)
+        F = _stacked(outputs)
+        u = torch.zeros_like(F, requires_grad=True)
+        pulled = gradient(F @ u, leaves, create_graph=True)
+        curve = _loss_curvature(loss, outputs)
+
+    def product(v: Vector) -> Vector:
+        with exact_arithmetic(loss.device), torch.enable_grad():
+            (jv,) = torch.autograd.grad(dot(pulled, v), u, retain_graph=True)
+            return gradient(F @ curve(jv), leaves, retain_graph=True)
+
+    return product
+
+
+def residual_map(loss: BatchLoss) -> Product:
+    """v -> H_r v with H_r = sum_k (dL/dF_k) d2F_k/dw2: the second derivative along v of c'F(w), where c = dL/dF is held
+    fixed. Shares nothing with H v - G v."""
+    with exact_arithmetic(loss.device), torch.enable_grad():
+        leaves = loss.leaves()
+        outputs = loss.outputs(leaves)
+        pulled = gradient(_stacked(outputs) @ _slope(loss, _released(outputs)), leaves, create_graph=True)
+
+    def product(v: Vector) -> Vector:
+        with exact_arithmetic(loss.device), torch.enable_grad():
+            return gradient(dot(pulled, v), leaves, retain_graph=True)
+
+    return product
+
+
+@additive
+def hessian_product(loss: BatchLoss, v: Vector) -> HessianProduct:
+    """H v and v'Hv."""
+    product = hessian_map(loss)(v)
+    return HessianProduct(product, dot(product, v, loss.stacked))
+
+
+@additive
+def gauss_newton(loss: BatchLoss, v: Vector) -> Tensor:
+    """v'Gv, a 0-d tensor."""
+    return dot(gauss_newton_map(loss)(v), v, loss.stacked)
+
+
+@additive
+def residual(loss: BatchLoss, v: Vector) -> Tensor:
+    """v'H_r v, a 0-d tensor."""
+    return dot(residual_map(loss)(v), v, loss.stacked)
+
+
+def split_by_double_backward(loss: Loss, v: Vector) -> Split:
+    """v'Hv, v'Gv and v'H_r v, each by a computation of its own: that they add up is a test, not a definition."""
+    return Split(hessian_product(loss, v).gHg, gauss_newton(loss, v), residual(loss, v))
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
@@ -39,7 +104,7 @@ def _tensors(outputs: Any) -> list[Tensor]:
 
 
 def _stacked(outputs: Any) -> Tensor:
-    """All outputs of the network as one vector F."""
+    """All outputs of the network, or networks, as one vector F."""
     return torch.cat([tensor.flatten() for tensor in _tensors(outputs)])
 
 
@@ -50,49 +115,27 @@ def _released(outputs: Any) -> Any:
 
 def _slope(loss: BatchLoss, free: Any, create_graph: bool = False) -> Tensor:
     """dL/dF at outputs that are leaves."""
-    value = loss.of_outputs(free)
     slopes = torch.autograd.grad(
-        value, _tensors(free), create_graph=create_graph, allow_unused=True, materialize_grads=True
+        loss.of_outputs(free).sum(),
+        _tensors(free),
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
     )
     return _stacked(slopes)
 
 
-def gauss_newton(loss: BatchLoss, v: Vector) -> Tensor:
-    """v'Gv = (J v)' [d2L/dF2] (J v), a 0-d tensor.
-
-    J v comes from two backward passes: u -> J'u is linear, and its transpose applied to v is J v.
-    """
-    with exact_arithmetic(loss.device), torch.enable_grad():
-        leaves = loss.leaves()
-        outputs = loss.outputs(leaves)
-        F = _stacked(outputs)
-        u = torch.zeros_like(F, requires_grad=True)
-        pulled = gradient(F @ u, leaves, create_graph=True)
-        (jv,) = torch.autograd.grad(dot(pulled, v), u)
-        return _loss_curvature(loss, outputs, jv)
-
-
-def _loss_curvature(loss: BatchLoss, outputs: Any, jv: Tensor) -> Tensor:
-    """jv' [d2L/dF2] jv at the given outputs."""
+def _loss_curvature(loss: BatchLoss, outputs: Any) -> Callable[[Tensor], Tensor]:
+    """u -> [d2L/dF2] u at the given outputs."""
     free = _released(outputs)
-    along = _slope(loss, free, create_graph=True) @ jv
-    if not along.requires_grad:  # a loss that is linear in the outputs
-        return torch.zeros_like(along)
-    curved = torch.autograd.grad(along, _tensors(free), allow_unused=True, materialize_grads=True)
-    return _stacked(curved) @ jv
+    slope = _slope(loss, free, create_graph=True)
 
+    def curve(u: Tensor) -> Tensor:
+        if not slope.requires_grad:  # a loss that is linear in the outputs
+            return torch.zeros_like(u)
+        curved = torch.autograd.grad(
+            slope @ u, _tensors(free), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return _stacked(curved)
 
-def residual(loss: BatchLoss, v: Vector) -> Tensor:
-    """v'H_r v = sum_k (dL/dF_k) v'(d2 F_k/dw2) v, a 0-d tensor: the second derivative along v of c'F(w), where
-    c = dL/dF is held fixed. Shares nothing with v'Hv - v'Gv."""
-    with exact_arithmetic(loss.device), torch.enable_grad():
-        leaves = loss.leaves()
-        outputs = loss.outputs(leaves)
-        c = _slope(loss, _released(outputs))
-        pulled = gradient(_stacked(outputs) @ c, leaves, create_graph=True)
-        return dot(gradient(dot(pulled, v), leaves), v)
-
-
-def split_by_double_backward(loss: BatchLoss, v: Vector) -> Split:
-    """v'Hv, v'Gv and v'H_r v, each by a computation of its own: that they add up is a test, not a definition."""
-    return Split(hessian_product(loss, v).gHg, gauss_newton(loss, v), residual(loss, v))
+    return curve

@@ -11,8 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.precision import exact_arithmetic
-from runner.curvature.taylor import split_terms
+from runner.curvature.streamed import additive
 from runner.curvature.vectors import Vector
 
 
@@ -25,6 +24,7 @@ class Split:
     gHrg: Tensor
 
 
+@additive
 def split(loss: BatchLoss, v: Vector, *, chunk: int | None = None, compiled: bool = False) -> Split:
     """With F(w + t v) = f0 + t f1 + t^2/2 f2 + …: v'Gv = f1'[d2L/dF2] f1 and v'H_r v = <dL/dF, f2>; v'Hv is their sum.
 
@@ -36,8 +36,7 @@ def split(loss: BatchLoss, v: Vector, *, chunk: int | None = None, compiled: boo
     f0, f1, f2 = (
         tree_map(lambda *leaves: torch.cat(leaves), *coefficients) for coefficients in zip(*parts, strict=True)
     )
-    with exact_arithmetic(loss.device):
-        return Split(*split_terms(loss.of_outputs, f0, f1, f2, loss.targets))
+    return Split(*loss.split_terms(f0, f1, f2))
 
 
 def _parts(inputs: Any, chunk: int | None) -> Iterator[Any]:

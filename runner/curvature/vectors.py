@@ -1,4 +1,7 @@
-"""Vectors in weight space: a dict of parameter name to tensor, one entry for each trainable parameter."""
+"""Vectors in weight space: a dict of parameter name to tensor, one entry for each trainable parameter.
+
+With `stacked` every entry has the vectors of several networks, (R, *shape), and every number is one for each, (R,).
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +12,35 @@ Vector = dict[str, Tensor]
 Direction = Mapping[str, Tensor] | Sequence[Tensor]
 
 
-def dot(u: Vector, v: Vector) -> Tensor:
+def dot(u: Vector, v: Vector, stacked: bool = False) -> Tensor:
     """u'v as a 0-d tensor."""
+    if stacked:
+        return torch.stack([(u[name] * v[name]).flatten(1).sum(1) for name in u]).sum(0)
     return torch.stack([torch.dot(u[name].flatten(), v[name].flatten()) for name in u]).sum()
 
 
-def norm(v: Vector) -> Tensor:
+def norm(v: Vector, stacked: bool = False) -> Tensor:
     """sqrt(v'v) as a 0-d tensor."""
+    if stacked:
+        entries = torch.stack([torch.linalg.vector_norm(entry.flatten(1), dim=1) for entry in v.values()])
+        return torch.linalg.vector_norm(entries, dim=0)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(v.values()))))
 
 
-def cosine(u: Vector, v: Vector) -> Tensor:
+def cosine(u: Vector, v: Vector, stacked: bool = False) -> Tensor:
     """u'v / (|u| |v|) as a 0-d tensor; nan where one of them is zero."""
-    return dot(u, v) / (norm(u) * norm(v))
+    return dot(u, v, stacked) / (norm(u, stacked) * norm(v, stacked))
+
+
+def flatten(v: Vector) -> Tensor:
+    """The entries one after the other, (n,)."""
+    return torch.cat([entry.flatten() for entry in v.values()])
+
+
+def unflatten(v: Tensor, like: Vector) -> Vector:
+    """The inverse of `flatten`, with the names and shapes of `like`."""
+    parts = v.split([entry.numel() for entry in like.values()])
+    return {name: part.view_as(like[name]) for name, part in zip(like, parts, strict=True)}
 
 
 def combine(w: Vector, a: float, v: Vector) -> Vector:

@@ -90,6 +90,17 @@ class Batches:
                 " out."
             )
 
+    def sample(self, count: int) -> Batch:
+        """The same `count` training samples in every run, or all of them, drawn at random, without augmentation."""
+        order = np.random.default_rng(derived(0, "sample")).permutation(self.size)[:count]
+        return self._batch(*self._select(torch.from_numpy(np.sort(order)).to(self._data.train.inputs.device)))
+
+    def whole(self) -> Iterator[Batch]:
+        """All training samples in their own order, in batches of the training's size, without augmentation."""
+        for start in range(0, self.size, self._at_most):
+            here = torch.arange(start, min(start + self._at_most, self.size), device=self._data.train.inputs.device)
+            yield self._batch(*self._select(here))
+
     def test(self, size: int = 1000) -> Iterator[Batch]:
         """The test set in its own order, `size` samples at a time, without augmentation; nothing if there is
         none."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.per_sample import mean_cosine, per_sample_gradients
 from runner.errors import BadInput
 from runner.probe.base import Point, Probe
@@ -14,6 +15,7 @@ class Gradients(Probe):
     """cosine: the mean cosine between the gradients of different samples, over the batch's first `sample` samples."""
 
     names = ("cosine",)
+    streams = False
 
     sample: int = 32
 
@@ -23,4 +25,5 @@ class Gradients(Probe):
             raise BadInput(f"sample should be at least 2 (cosines are between pairs), found {self.sample}")
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
+        assert isinstance(point.loss, BatchLoss)
         return {"cosine": mean_cosine(per_sample_gradients(point.loss, self.sample))}

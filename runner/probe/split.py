@@ -9,6 +9,7 @@ from torch import Tensor
 from runner.curvature import forward
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.exact import split_by_double_backward
+from runner.curvature.streamed import Loss
 from runner.curvature.taylor import UnsupportedOperation
 from runner.curvature.vectors import Vector
 from runner.errors import BadInput
@@ -81,7 +82,7 @@ class Split(Probe):
         for name, v in slices.items():
             yield {str(self.per): name, **self._along(point.loss, v)}
 
-    def _along(self, loss: BatchLoss, v: Vector) -> dict[str, Tensor | None]:
+    def _along(self, loss: Loss, v: Vector) -> dict[str, Tensor | None]:
         if self.method == "taylor":
             parts = forward.split(loss, v, chunk=self.at_a_time, compiled=self.compiled)
         else:
