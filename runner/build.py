@@ -1,84 +1,52 @@
 """From a config to the objects of a run. Here, and nowhere later, input is refused."""
 
-import inspect
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from runner import closure
 from runner.arch.scaled import scaled
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss
 from runner.dataset.base import Dataset
-from runner.dataset.batches import Batch, Batches
+from runner.dataset.batches import Batches
 from runner.errors import BadInput
-from runner.probe.base import Probe
-from runner.schedule import Schedule
+from runner.experiment import Experiment
+from runner.init import Data
+from runner.networks import Networks, elementwise
 from runner.seeds import derived
-from runner.targets import check, make
+from runner.targets import check, make, maker
 from runner.task import Task
 
 CHECKED_SAMPLES = 4
 NETWORK_GIVEN = ("input_shape", "outputs", "width")
 
 
-@dataclass
-class Experiment:
-    """All that the loop needs, and no config."""
-
-    model: nn.Module
-    loss_fn: nn.Module
-    task: Task
-    batches: Batches
-    optimizer: torch.optim.Optimizer
-    rates: list[float]  # the initial rate of each parameter group
-    schedule: Schedule
-    probes: dict[str, Probe]
-    seed: int
-    steps: int
-    log_every: int
-    eval_every: int
-    clip_norm: float | None
-    precision: str
-    device: torch.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the parameters, and of probes that do not ask for another."""
-        return torch.float64 if self.precision == "fp64" else torch.float32
-
-    @property
-    def mixed(self) -> bool:
-        """Training runs under bf16 autocast, so its gradient is not the one that probes use."""
-        return self.precision == "bf16"
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The outputs in training's arithmetic; in fp32 or more whatever that is, since the loss follows."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            return self.model(inputs).to(self.dtype)
-
-    def seed_draws(self, step: int) -> None:
-        """Dropout masks and whatever else the network draws at a step are a pure function of (seed, step)."""
-        torch.manual_seed(derived(self.seed, "draws", step))
-
-    def targets(self, batch: Batch) -> Tensor:
-        return self.task.targets(batch.labels, self.dtype)
-
-
 def check_knobs(cfg: DictConfig) -> None:
     """Refuse impossible values of the flat knobs."""
     if not cfg.width > 0:
         raise BadInput(f"width should be a number > 0 (it multiplies arch.base_width), found {cfg.width}")
-    for key, least in (("epochs", 0), ("steps", 0), ("batch_size", 1), ("log_every", 1), ("eval_every", 1)):
+    for key, least in (
+        ("epochs", 0),
+        ("steps", 0),
+        ("replicas", 1),
+        ("batch_size", 1),
+        ("log_every", 1),
+        ("eval_every", 1),
+    ):
         if cfg[key] is not None and cfg[key] < least:
             raise BadInput(f"{key} should be at least {least}, found {cfg[key]}")
     for key in ("clip_norm", "checkpoint_minutes"):
         if cfg[key] is not None and not cfg[key] > 0:
             raise BadInput(f"{key} should be a number > 0, found {cfg[key]}")
-    if not 0 <= cfg.seed < 2**63:
-        raise BadInput(f"seed should be an integer from 0 to 2^63 - 1, found {cfg.seed}")
+    if cfg.until.grad_norm is not None and not cfg.until.grad_norm > 0:
+        raise BadInput(f"until.grad_norm should be null or a number > 0, found {cfg.until.grad_norm}")
+    if not 0 <= cfg.seed <= 2**63 - cfg.replicas:
+        raise BadInput(f"seed should be an integer from 0 to 2^63 - replicas, found {cfg.seed}")
     if cfg.precision not in ("fp32", "fp64", "bf16"):
         raise BadInput(f"precision should be fp32, fp64 or bf16, found {cfg.precision}")
 
@@ -125,15 +93,23 @@ def build(cfg: DictConfig) -> Experiment:
     loss_fn = make(cfg.loss, "loss").to(device, dtype)
     dataset = make(cfg.dataset, "dataset")
     task = Task.of(dataset.classes, dataset.label_values, loss_fn, cfg.arch.get("outputs"))
-    batches = Batches(dataset, batch_size=cfg.batch_size, seed=cfg.seed, device=device, dtype=dtype)
+    batches = Batches(
+        dataset, batch_size=cfg.batch_size, seed=cfg.seed, device=device, dtype=dtype, replicas=cfg.replicas
+    )
     for name, probe in probes.items():
         if "heldout" in probe.on:
             batches.require_heldout(name)
-    model = network(cfg, dataset, task.outputs).to(device, dtype)
-    optimizer = make(cfg.optimizer, "optimizer", params=[p for p in model.parameters() if p.requires_grad])
+    networks = make_networks(cfg, dataset, task.outputs, partial(training_data, batches, task), device, dtype)
+    trained = [p for p in networks.model.parameters() if p.requires_grad]
+    optimizer = make(cfg.optimizer, "optimizer", params=trained)
     check_optimizer(optimizer)
+    if networks.stacked and not elementwise(optimizer):
+        raise BadInput(
+            f"replicas={cfg.replicas} needs an elementwise optimizer (sgd, momentum, adam, …), found "
+            f"{type(optimizer).__name__}; use a sweep over seeds"
+        )
     experiment = Experiment(
-        model=model,
+        networks=networks,
         loss_fn=loss_fn,
         task=task,
         batches=batches,
@@ -146,38 +122,52 @@ def build(cfg: DictConfig) -> Experiment:
         log_every=cfg.log_every,
         eval_every=cfg.eval_every or batches.steps_per_epoch,
         clip_norm=cfg.clip_norm,
+        until_grad_norm=cfg.until.grad_norm,
         precision=cfg.precision,
         device=device,
     )
     check_fit(experiment, dataset.train.labels)
+    closure.check(experiment)
     prepare_probes(experiment)
     return experiment
 
 
-def network(cfg: DictConfig, dataset: Dataset, outputs: int) -> nn.Module:
-    """The network of the config with its parameters drawn, on the CPU in fp32."""
-    initialise = make(cfg.init, "init")
-    with randomness.preserved(torch.device("cpu")):
-        torch.manual_seed(derived(cfg.seed, "network"))
-        shape = tuple(dataset.train.inputs.shape[1:])
-        model = make(cfg.arch, "arch", input_shape=shape, outputs=outputs, width=cfg.width)
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"arch._target_={cfg.arch._target_} should make a torch.nn.Module, found {type(model).__name__}")
-    generator = torch.Generator().manual_seed(derived(cfg.seed, "init"))
+def training_data(batches: Batches, task: Task) -> tuple[Tensor, Tensor]:
+    """All training inputs as the network sees them, without augmentation, and their targets, in float64 if real."""
+    parts = list(batches.whole())
+    labels = torch.cat([part.labels for part in parts])
+    return torch.cat([part.inputs for part in parts]), task.targets(labels, torch.float64)
+
+
+def make_networks(
+    cfg: DictConfig, dataset: Dataset, outputs: int, data: Data, device: torch.device, dtype: torch.dtype
+) -> Networks:
+    """The network of the config; with `replicas` those of the seeds `seed`, `seed` + 1, …, side by side."""
+    shape = tuple(dataset.train.inputs.shape[1:])
+    made = maker(cfg.arch, "arch", input_shape=shape, outputs=outputs, width=cfg.width)
     units = scaled(cfg.arch.get("base_width") or 1, cfg.width)
-    initialise(model, generator=generator, width=units)
+    initialise = partial(make(cfg.init, "init"), width=units, data=data)
+    if cfg.replicas == 1:
+        return Networks.alone(network(made, initialise, cfg.seed).to(device, dtype))
+    drawn: Iterator[nn.Module] = (network(made, initialise, cfg.seed + r) for r in range(cfg.replicas))
+    return Networks.stack(drawn, device, dtype)
+
+
+def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed: int) -> nn.Module:
+    """A network with its parameters drawn, on the CPU, in fp32 or as `init` leaves them."""
+    with randomness.preserved(torch.device("cpu")):
+        randomness.seed(derived(seed, "network"), torch.device("cpu"))
+        model = made()
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"arch._target_ should make a torch.nn.Module, found {type(model).__name__}")
+    initialise(model, generator=torch.Generator().manual_seed(derived(seed, "init")))
     return model
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """A finite rate, and steps from one gradient."""
+    """A finite rate."""
     if not all(math.isfinite(group["lr"]) for group in optimizer.param_groups):
         raise BadInput(f"optimizer.lr should be a finite number, found {[g['lr'] for g in optimizer.param_groups]}")
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise BadInput(
-            f"optimizer: {type(optimizer).__name__} evaluates the loss several times a step, which is not supported"
-        )
 
 
 def check_fit(run: Experiment, labels: Tensor) -> None:
@@ -186,17 +176,18 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
         raise BadInput(
             f"dataset: labels should be in 0 … {run.task.classes - 1}, found {int(labels.min())} … {int(labels.max())}"
         )
-    batch = run.batches(0)
+    first = run.batches(0).first(2).rows(run.networks.first)
     run.model.eval()
     try:
-        with randomness.preserved(run.device), torch.no_grad():
-            outputs = run.model(batch.inputs[:2])
+        loss = run.batch_loss(first, 0, run.dtype, run.networks.first)
+        with torch.no_grad():
+            outputs = loss.outputs(loss.weights)
     except Exception as error:
-        shape = tuple(batch.inputs[:2].shape)
+        shape = tuple(first.inputs.shape)
         raise BadInput(f"arch: the network cannot take inputs of shape {shape}: {error}") from error
     finally:
         run.model.train()
-    run.task.check(outputs, batch.labels[:2])
+    run.task.check(outputs, first.labels)
     loss = few_samples(run)
     try:
         loss.gradient()
@@ -204,14 +195,29 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
         count = len(loss.inputs)
         advice = "; the last batch of an epoch is this small: choose another batch_size" if count == 1 else ""
         raise BadInput(f"arch: the network cannot be trained on a batch of {count} samples: {error}{advice}") from error
+    if run.networks.stacked:
+        check_side_by_side(run)
+
+
+def check_side_by_side(run: Experiment) -> None:
+    """Can the networks be computed at once, and how many?"""
+    batch = run.batches(0)
+    try:
+        run.batch_loss(batch.first(2), 0, run.dtype, slice(0, 2)).gradient()
+    except Exception as error:
+        raise BadInput(
+            f"replicas: this network or loss cannot be computed side by side, as one that draws random numbers cannot; "
+            f"use a sweep over seeds ({error})"
+        ) from error
+    run.networks.fit(few_samples(run), len(batch))
 
 
 def few_samples(run: Experiment) -> BatchLoss:
-    """The loss, in training mode, of as many samples as the smallest batch of an epoch has, four at most."""
-    smallest = min(len(run.batches(step).labels) for step in (0, run.batches.steps_per_epoch - 1))
-    batch, count = run.batches(0), min(smallest, CHECKED_SAMPLES)
-    few = Batch(batch.inputs[:count], batch.labels[:count])
-    return BatchLoss(run.model, run.loss_fn, few.inputs, run.targets(few), run.dtype)
+    """The loss, in training mode, of as many samples as the smallest batch of an epoch has, four at most; of the first
+    network, if there are several."""
+    smallest = min(len(run.batches(step)) for step in (0, run.batches.steps_per_epoch - 1))
+    few = run.batches(0).first(min(smallest, CHECKED_SAMPLES))
+    return run.batch_loss(few, 0, run.dtype, run.networks.first)
 
 
 def prepare_probes(run: Experiment) -> None:
@@ -220,6 +226,6 @@ def prepare_probes(run: Experiment) -> None:
     for name, probe in run.probes.items():
         planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
         try:
-            probe.prepare(loss, len(batch.labels), planned)
+            probe.prepare(loss, len(batch), planned)
         except BadInput as error:
             raise BadInput(f"probe.{name}: {error}") from error

@@ -15,12 +15,20 @@ CONF_DIR = str(_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.pare
 
 
 @dataclass
+class Until:
+    """What ends a run before its last step."""
+
+    grad_norm: float | None = None
+
+
+@dataclass
 class Config:
     """The knobs that belong to no group; their meaning stands in the README."""
 
     name: str = "default"
     width: float = 1.0
     seed: int = 0
+    replicas: int = 1
     epochs: int = 1000
     steps: int | None = None
     batch_size: int | None = None
@@ -32,6 +40,7 @@ class Config:
     clip_norm: float | None = None
     checkpoint_minutes: float = 5.0
     data_root: str = field(default_factory=lambda: os.environ.get("RUNNER_DATA_ROOT") or "data")
+    until: Until = field(default_factory=Until)
     recipe: Any = MISSING
     dataset: Any = MISSING
     arch: Any = MISSING

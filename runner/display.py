@@ -52,7 +52,7 @@ class Display:
 
     def show(self, step: int, row: dict[str, Cell]) -> None:
         """Remember what was measured; draw it if the last drawing is long enough ago, or the run has ended."""
-        self._latest |= {name: cell for name, cell in row.items() if cell is not None and _is_shown(name)}
+        self._latest |= {name: middle(cell) for name, cell in row.items() if cell is not None and _is_shown(name)}
         now = time.monotonic()
         if now - self._shown < self._interval and step < self.steps:
             return
@@ -66,6 +66,11 @@ class Display:
             left = (self.steps - step) / rate if rate else float("inf")
             line = f"step {step}/{self.steps}  {rate:.1f}/s  {duration(left)} left  {values}"
             print(line, file=self.console.file, flush=True)
+
+
+def middle(cell: Tensor | float | int | str) -> Tensor | float | int | str:
+    """The median of networks side by side."""
+    return cell.median() if isinstance(cell, Tensor) and cell.numel() > 1 else cell
 
 
 def _is_shown(column: str) -> bool:

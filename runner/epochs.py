@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from runner.records import Cell
+from runner.records import Cell, Cells, pick
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 STATISTICS = ("count", "mean", "std", *QUANTILES, "negative")
@@ -17,55 +18,69 @@ def columns(probe_columns: Sequence[str]) -> list[str]:
     return [*COLUMNS, *(f"{column}_{statistic}" for column in probe_columns for statistic in STATISTICS)]
 
 
-def statistics(values: Sequence[float]) -> dict[str, Cell]:
-    """Count, mean, standard deviation (n - 1), quantiles and the fraction below zero of the finite values; all but the
-    count stay empty where there are none, the standard deviation where there is one."""
-    finite = np.array([value for value in values if np.isfinite(value)])
-    if not len(finite):
-        return {"count": 0}
-    spread = {"std": float(finite.std(ddof=1))} if len(finite) > 1 else {}
-    quantiles = dict(zip(QUANTILES, np.quantile(finite, list(QUANTILES.values())).tolist(), strict=True))
-    means = {"mean": float(finite.mean()), "negative": float((finite < 0).mean())}
-    return {"count": len(finite), **spread, **quantiles, **means}
+def statistics(values: np.ndarray) -> dict[str, list[Cell]]:
+    """Count, mean, standard deviation (n - 1), quantiles and the fraction below zero of the finite values of each row
+    of (R, m); all but the count stay empty where there are none, the standard deviation where there is one."""
+    if not np.isfinite(values).all():
+        found = [statistics(row[None, np.isfinite(row)]) for row in values]
+        return {name: [cells[name][0] for cells in found] for name in STATISTICS}
+    count, m = values.shape
+    if not m:
+        return {name: [0 if name == "count" else None] * count for name in STATISTICS}
+    quantiles = dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values()), axis=1).tolist(), strict=True))
+    return {
+        "count": [m] * count,
+        "mean": values.mean(1).tolist(),
+        "std": values.std(1, ddof=1).tolist() if m > 1 else [None] * count,
+        **quantiles,
+        "negative": (values < 0).mean(1).tolist(),
+    }
 
 
 class Epoch:
-    """What is gathered during one epoch: the training loss and error of every step, the measured rows of probes."""
+    """What is gathered during one epoch: the training loss and error of every step, the measured rows of probes; of
+    each network, if there are several side by side."""
 
     def __init__(self, probe_columns: Sequence[str]) -> None:
-        self.values: dict[str, list[float]] = {column: [] for column in probe_columns}
+        self.values: dict[str, list[list[float]]] = {column: [] for column in probe_columns}
         self.loss: Tensor | float = 0.0
         self.wrong: Tensor | float = 0.0
-        self.samples = 0
+        self.samples = self.rows = 0
 
-    def add_step(self, loss: Tensor, error: Tensor, samples: int) -> None:
+    def add_step(self, loss: Cell, error: Cell, samples: int) -> None:
         """Sums in float64 that stay on the device until the epoch's end."""
-        self.loss = self.loss + loss.detach().double() * samples
-        self.wrong = self.wrong + error.detach().double() * samples
+        self.loss = self.loss + torch.as_tensor(loss).detach().double().reshape(-1) * samples
+        self.wrong = self.wrong + torch.as_tensor(error).detach().double().reshape(-1) * samples
         self.samples += samples
 
-    def add_row(self, row: Mapping[str, Cell]) -> None:
+    def add_row(self, cells: Mapping[str, Cell]) -> None:
+        self.rows += 1
         for column, values in self.values.items():
-            if (cell := row.get(column)) is not None:
-                values.append(float(cell))
+            if (cell := cells.get(column)) is not None:
+                values.append(torch.as_tensor(cell).detach().double().reshape(-1).tolist())
 
-    def row(self, test: Mapping[str, Cell]) -> dict[str, Cell]:
-        """The epoch's row; the means over no steps stay empty."""
-        cells: dict[str, Cell] = {
-            f"{c}_{name}": v for c, vs in self.values.items() for name, v in statistics(vs).items()
-        }
-        if self.samples:
-            cells |= {"train_loss": float(self.loss) / self.samples, "train_error": float(self.wrong) / self.samples}
-        return {**cells, **test}
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these networks go on."""
+        self.values = {c: [[one[row] for row in rows] for one in vs] for c, vs in self.values.items()}
+        if isinstance(self.loss, Tensor) and isinstance(self.wrong, Tensor):
+            self.loss, self.wrong = self.loss[list(rows)], self.wrong[list(rows)]
+
+    def cells(self, test: Cells, rows: Sequence[int] | None = None) -> dict[str, Cell | list[Cell]]:
+        """The epoch's cells of each network, or of these; the means over no steps stay empty."""
+        loss, wrong = ((torch.as_tensor(one) / self.samples).tolist() for one in (self.loss, self.wrong))
+        found: dict[str, list[Cell]] = {"train_loss": loss, "train_error": wrong}
+        for column, values in self.values.items():
+            table = np.array(values).reshape(len(values), len(loss)).T
+            found |= {f"{column}_{name}": cells for name, cells in statistics(np.ascontiguousarray(table)).items()}
+        chosen = range(len(loss)) if rows is None else rows
+        return {**{name: [cells[row] for row in chosen] for name, cells in found.items()}, **pick(test, rows)}
 
     def state(self) -> dict[str, Any]:
-        return {
-            "values": self.values,
-            "loss": float(self.loss),
-            "wrong": float(self.wrong),
-            "samples": self.samples,
-        }
+        sums = {name: torch.as_tensor(getattr(self, name)).tolist() for name in ("loss", "wrong")}
+        return {"values": self.values, **sums, "samples": self.samples, "rows": self.rows}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.values, self.samples = state["values"], state["samples"]
-        self.loss, self.wrong = state["loss"], state["wrong"]
+        self.values, self.samples, self.rows = state["values"], state["samples"], state["rows"]
+        self.loss, self.wrong = (
+            torch.tensor(state[name], dtype=torch.float64) if self.samples else 0.0 for name in ("loss", "wrong")
+        )

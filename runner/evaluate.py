@@ -1,23 +1,28 @@
 """Loss and error on the test set."""
 
 import torch
-from torch import Tensor
 
-from runner.build import Experiment
+from runner.experiment import Experiment
+from runner.networks import Rows
+from runner.records import Cells, joined
 
 
 @torch.no_grad()
-def evaluate(run: Experiment) -> dict[str, Tensor]:
-    """`test_loss` and `test_error`, means over the samples, 0-d tensors, of the network in evaluation mode; nothing for
-    data without a test set."""
+def evaluate(run: Experiment) -> Cells:
+    """`test_loss` and `test_error`, means over the samples, 0-d tensors or (R,), of the network in evaluation mode;
+    nothing for data without a test set."""
+    run.model.eval()
+    found = [_evaluate(run, rows) for rows in run.networks.parts()]
+    run.model.train()
+    return joined(found)
+
+
+def _evaluate(run: Experiment, rows: Rows) -> Cells:
     loss = wrong = torch.zeros((), dtype=torch.float64, device=run.device)
     samples = 0
-    run.model.eval()
     for batch in run.batches.test():
-        outputs = run.forward(batch.inputs)
-        count = len(batch.labels)
-        loss = loss + run.loss_fn(outputs, run.targets(batch)).double() * count
-        wrong = wrong + run.task.wrong(outputs, batch.labels).sum()
-        samples += count
-    run.model.train()
+        outputs = run.outputs(batch, rows)
+        loss = loss + run.losses(outputs, batch).double() * len(batch)
+        wrong = wrong + run.errors(outputs, batch) * len(batch)
+        samples += len(batch)
     return {"test_loss": loss / samples, "test_error": wrong / samples} if samples else {}

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -93,8 +94,9 @@ class RunFolder:
             aside.write_text(OmegaConf.to_yaml(content))
             os.replace(aside, folder / name)
 
-    def status(self, status: str, step: int, reason: str = "") -> None:
-        write_json(self.path / "status.json", {"status": status, "reason": reason, "step": step})
+    def status(self, status: str, step: int, reason: str = "", replicas: Sequence[dict[str, Any]] = ()) -> None:
+        content = {"status": status, "reason": reason, "step": step}
+        write_json(self.path / "status.json", {**content, "replicas": list(replicas)} if replicas else content)
 
     def note(self, text: str) -> None:
         """Say it on standard error and keep it in the folder's run.log."""

@@ -1,6 +1,6 @@
 """Laws that a network's parameters are drawn from.
 
-An initialisation is called as `init(model, generator=..., width=...)` and overwrites the model's parameters
+An initialisation is called as `init(model, generator=..., width=..., data=...)` and overwrites the model's parameters
 in place, in the order of its modules. Every draw comes from the (CPU) generator in float64 and is then cast
 and moved, so that a seed means the same point on every device and, up to rounding, in every precision; no
 global random state is touched.
@@ -11,7 +11,7 @@ biases.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -24,14 +24,16 @@ from runner.errors import BadInput
 
 Law = Literal["normal", "uniform", "rademacher"]
 Fan = Literal["in", "out", "average", "width"]
+Data = Callable[[], tuple[Tensor, Tensor]]  # the training inputs as the network sees them, and the loss's targets
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 class Init(Protocol):
-    """Overwrites the parameters of `model`; `width` is the number of hidden units that `fan=width` means."""
+    """Overwrites the parameters of `model`; `width` is the number of hidden units that `fan=width` means, and `data`
+    gives the training set to whom it concerns."""
 
-    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int) -> None: ...
+    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int, data: Data) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Independent:
             raise BadInput(f"init.std should be null or a number >= 0, found {self.std}.")
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int) -> None:
+    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int, data: Data | None = None) -> None:
         for drawn in _drawn(model):
             if drawn.is_bias and self.std is None:
                 drawn.parameter.zero_()
@@ -86,7 +88,7 @@ class Sphere:
             _positive("init.radius", self.radius)
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int) -> None:
+    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int, data: Data | None = None) -> None:
         parameters = [drawn.parameter for drawn in _drawn(model)]
         draws = [_standard("normal", parameter.shape, generator) for parameter in parameters]
         length = math.sqrt(sum(draw.square().sum().item() for draw in draws))
@@ -99,7 +101,7 @@ class Sphere:
 class Default:
     """What the network's constructor drew (from the global random state) is kept."""
 
-    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int) -> None:
+    def __call__(self, model: nn.Module, *, generator: torch.Generator, width: int, data: Data | None = None) -> None:
         pass
 
 

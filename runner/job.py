@@ -1,10 +1,7 @@
 """One run from its config to its files: started, continued, or found finished."""
 
-import os
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +9,20 @@ import torch
 from omegaconf import DictConfig
 
 from runner import checkpoint
-from runner.build import Experiment, build, check_config, device_of
+from runner.build import build, check_config, device_of
 from runner.curvature import randomness
-from runner.curvature.precision import full_precision
 from runner.display import Display
+from runner.ending import Ended
 from runner.errors import BadInput
+from runner.experiment import Experiment
 from runner.folder import RunFolder
 from runner.progress import Progress
 from runner.provenance import meta
 from runner.records import check_length, write_json
+from runner.settings import settings
 from runner.signals import StopSignals
 from runner.stopwatch import Costs
-from runner.train import Ended, Hooks, train
+from runner.train import Hooks, train
 
 
 def execute(cfg: DictConfig, path: Path, overrides: list[str], hydra_cfg: DictConfig | None = None) -> Ended:
@@ -31,7 +30,7 @@ def execute(cfg: DictConfig, path: Path, overrides: list[str], hydra_cfg: DictCo
     work leaves its traceback in the folder's run.log and the status `failed`."""
     check_config(cfg)
     device = device_of(cfg.device, cfg.precision)
-    with RunFolder(path, cfg) as folder, randomness.preserved(device), _settings(cfg):
+    with RunFolder(path, cfg) as folder, randomness.preserved(device), settings(cfg):
         state = _previous(folder, cfg)
         if isinstance(state, Ended):
             return state
@@ -53,7 +52,9 @@ def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | No
     if status is None or known is None:
         return None
     wanted = cfg.epochs * known["steps_per_epoch"] if cfg.steps is None else cfg.steps
-    if status["status"] == "diverged" or (status["status"] == "finished" and status["step"] == wanted):
+    early = bool(status["reason"])  # a run that finished before its last step says why
+    over = status["status"] == "finished" and (status["step"] == wanted or early)
+    if over or status["status"] == "diverged":
         check_length(folder.path / "metrics.csv", 1)
         return Ended(status["status"], status["step"], status["reason"])
     state, complaints = checkpoint.load(folder.path)
@@ -64,21 +65,6 @@ def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | No
     return state
 
 
-@contextmanager
-def _settings(cfg: DictConfig) -> Iterator[None]:
-    """The process-wide settings of a run, put back afterwards: exact fp32 products, determinism, threads."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with full_precision() if cfg.precision != "bf16" else nullcontext():
-        try:
-            if cfg.deterministic:
-                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-                torch.use_deterministic_algorithms(True)
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic)
-            torch.set_num_threads(threads)
-
-
 def _supervised(
     folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict[str, Any] | None, accounts: dict[str, Any]
 ) -> Ended:
@@ -86,7 +72,7 @@ def _supervised(
     step = state["step"] if state else 0
     folder.status("running", step)
     try:
-        ended = _run(folder, run, cfg, state, accounts)
+        ended, replicas = _run(folder, run, cfg, state, accounts)
     except KeyboardInterrupt:  # a second SIGINT: at once, without a checkpoint
         folder.status("interrupted", step, "SIGINT")
         raise
@@ -94,13 +80,14 @@ def _supervised(
         folder.log(traceback.format_exc())
         folder.status("failed", step, f"{type(error).__name__}: {error}")
         raise
-    folder.status(*ended)
+    folder.status(ended.status, ended.step, ended.reason, replicas)
     return ended
 
 
 def _run(
     folder: RunFolder, run: Experiment, cfg: DictConfig, state: dict[str, Any] | None, accounts: dict[str, Any]
-) -> Ended:
+) -> tuple[Ended, list[dict[str, Any]]]:
+    """How the run ended, and each replica of it."""
     if state:
         torch.set_num_threads(state["threads"])
     progress, costs = Progress(run, folder.path), Costs(list(run.probes), run.device)
@@ -122,4 +109,4 @@ def _run(
     accounts["wall_seconds"] += time.monotonic() - began
     accounts["cost_in_training_steps"] = costs.in_training_steps()
     write_json(folder.path / "meta.json", accounts)
-    return ended
+    return ended, progress.replicas(ended)

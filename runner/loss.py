@@ -32,6 +32,10 @@ class MSE(nn.Module):
         """Outputs (N, C), targets (N, C) to the mean loss ()."""
         return self.factor * _residual(outputs, targets).square().sum(1).mean()
 
+    def residuals(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """r (N C,) with the mean loss L = 1/2 |r|^2, for optimizers that are made for sums of squares."""
+        return math.sqrt(2 * self.factor / len(outputs)) * _residual(outputs, targets).flatten()
+
 
 class Huber(nn.Module):
     """r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), r = f - y: summed over outputs, mean over

@@ -1,111 +1,147 @@
 """What the probes see at one step: losses as functions, and the gradient, each computed once and shared."""
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from runner.build import Experiment
-from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.operator import Matrix, Operator
 from runner.curvature.streamed import Loss, StreamedLoss
 from runner.curvature.vectors import Vector
 from runner.dataset.batches import Batch
+from runner.experiment import Experiment
+from runner.networks import Rows
 from runner.probe.base import Place, Point, Probe, prefix
-from runner.records import Cell
+from runner.records import Cells, joined
 from runner.seeds import derived
 
 
+class Spot(NamedTuple):
+    """Which loss: of what data, in which dtype, and of which row of a stack (None: of all that are measured)."""
+
+    place: Place
+    samples: int
+    dtype: torch.dtype
+    row: int | None
+
+
 class Measurement:
-    """The state w_step with the batch of the coming update, after its backward pass and before the update."""
+    """The state w_step with the batch of the coming update, after its backward pass and before the update; of networks
+    side by side these `rows` of the stack."""
 
-    def __init__(self, run: Experiment, step: int, batch: Batch, lr: float) -> None:
-        self.run, self.step, self.lr, self._batch = run, step, lr, batch
-        self._losses: dict[tuple[Place, int, torch.dtype], Loss] = {}
-        self._gradients: dict[tuple[Place, int, torch.dtype], Vector] = {}
-        self._points: dict[tuple[str, Place], Point] = {}
-        self._operators: dict[tuple[Place, int, torch.dtype, Matrix], Operator] = {}
+    def __init__(self, run: Experiment, step: int, batch: Batch, lr: float, rows: Rows = None) -> None:
+        self.run, self.step, self.lr = run, step, lr
+        self._batch, self._stack = batch, rows
+        self._points: dict[tuple[str, Spot], Point] = {}
+        self._losses: dict[Spot, Loss] = {}
+        self._gradients: dict[Spot, Vector] = {}
+        self._operators: dict[tuple[Spot, Matrix], Operator] = {}
 
-    def cells(self, name: str, probe: Probe) -> dict[str, Tensor | None]:
-        """The probe's cells of this row, under their column names."""
-        found = probe.measure_all(lambda place: self._point(name, probe, place), with_gg=self.run.mixed)
+    def cells(self, name: str, probe: Probe) -> Cells:
+        """The probe's cells of this row, under their column names; numbers (R,) of networks side by side."""
+        looks = [partial(self._point, name, probe, row) for row in self._views(probe)]
+        found = joined([dict(probe.measure_all(look, with_gg=self.run.mixed)) for look in looks])
+        count = 0 if self._stack is None else len(self._indices())
+        for column, value in found.items():  # a number that is not one for each network would be taken for all of them
+            if count and value is not None and torch.as_tensor(value).numel() != count:
+                raise ValueError(f"probe {name}: {column} should be one number for each of {count} networks")
         return {f"{name}_{column}": value for column, value in found.items()}
 
-    def rows(self, name: str, probe: Probe) -> Iterator[dict[str, Cell]]:
+    def rows(self, name: str, probe: Probe) -> Iterator[Cells]:
         """The probe's rows of its long-form table."""
-        for place in probe.on:
-            for row in probe.rows(self._point(name, probe, place)):
-                yield {"step": self.step, "replica": 0, **row, "on": place}
+        for row in self._views(probe):
+            for place in probe.on:
+                for cells in probe.rows(self._point(name, probe, row, place)):
+                    yield {"step": self.step, "replica": self._replicas(row), **cells, "on": place}
 
     def files(self, name: str, probe: Probe) -> Iterator[tuple[str, Any]]:
         """The probe's files, by names that say where they are from."""
-        for place in probe.on:
-            for stem, content in probe.files(self._point(name, probe, place)):
-                yield f"{prefix(place)}{stem}-step{self.step}", content
+        for row in self._views(probe):
+            for place in probe.on:
+                for stem, content in probe.files(self._point(name, probe, row, place)):
+                    name_here = f"{prefix(place)}{stem}-step{self.step}"
+                    replicas = self._replicas(row)
+                    if isinstance(replicas, Tensor):
+                        yield from ((f"{name_here}-replica{r}", one) for r, one in zip(replicas, content, strict=True))
+                    else:
+                        yield name_here if self._stack is None else f"{name_here}-replica{replicas}", content
 
-    def _point(self, name: str, probe: Probe, place: Place) -> Point:
-        if (name, place) not in self._points:
-            self._points[name, place] = self._make_point(name, probe, place)
-        return self._points[name, place]
+    def _views(self, probe: Probe) -> list[int | None]:
+        """How the probe looks at networks side by side: at all of them at once if it can, else at one after the
+        other."""
+        if self._stack is None or probe.side_by_side:
+            return [None]
+        return list(self._indices())
 
-    def _make_point(self, name: str, probe: Probe, place: Place) -> Point:
+    def _indices(self) -> list[int]:
+        ids = range(len(self.run.networks.ids))
+        return list(ids[self._stack]) if isinstance(self._stack, slice) else self._stack or [0]
+
+    def _replicas(self, row: int | None) -> Tensor | int:
+        ids = self.run.networks.ids
+        if row is None and self._stack is not None:
+            return torch.tensor([ids[index] for index in self._indices()])
+        return ids[row or 0]
+
+    def _point(self, name: str, probe: Probe, row: int | None, place: Place) -> Point:
         dtype = probe_dtype(probe, self.run)
-        at = (place, probe.samples if place == "sample" else 0, dtype)
-        return Point(
-            loss=self._loss(*at),
-            g=self._gradient("batch", 0, dtype),
-            at_w=lambda: self._gradient(*at),
-            lr=self.lr,
-            next=lambda: self._build(self.run.batches(self.step + 1), self.step + 1, dtype),
-            operator=lambda matrix: self._operator(*at, matrix),
-            seed=derived(self.run.seed, "probe", name, self.step),
-            place=place,
-        )
+        here = Spot(place, probe.samples if place == "sample" else 0, dtype, row)
+        if (name, here) not in self._points:
+            replica = self.run.networks.ids[row or 0]
+            self._points[name, here] = Point(
+                loss=self._loss(here),
+                g=self._gradient(Spot("batch", 0, dtype, row)),
+                at_w=lambda: self._gradient(here),
+                lr=self.lr,
+                next=lambda: self._build(self.run.batches(self.step + 1), here, self.step + 1),
+                operator=lambda matrix: self._operator(here, matrix),
+                seed=derived(self.run.seed + replica, "probe", name, self.step),
+                place=place,
+                replica=replica,
+            )
+        return self._points[name, here]
 
-    def _loss(self, place: Place, samples: int, dtype: torch.dtype) -> Loss:
-        key = (place, samples, dtype)
-        if key not in self._losses:
+    def _loss(self, at: Spot) -> Loss:
+        if at not in self._losses:
             batches = self.run.batches
-            if place == "dataset":
-                self._losses[key] = StreamedLoss(lambda: self._parts(dtype))
+            if at.place == "dataset":
+                self._losses[at] = StreamedLoss(lambda: self._parts(at))
             else:
-                whole = {
+                batch = {
                     "batch": lambda: self._batch,
                     "heldout": lambda: batches.heldout(self.step),
-                    "sample": lambda: batches.sample(samples),
+                    "sample": lambda: batches.sample(at.samples),
                 }
-                self._losses[key] = self._build(whole[place](), self.step, dtype)
-        return self._losses[key]
+                self._losses[at] = self._build(batch[at.place](), at, self.step)
+        return self._losses[at]
 
-    def _parts(self, dtype: torch.dtype) -> Iterator[tuple[float, BatchLoss]]:
+    def _parts(self, at: Spot) -> Iterator[tuple[float, BatchLoss]]:
         for batch in self.run.batches.whole():
-            yield len(batch) / self.run.batches.size, self._build(batch, self.step, dtype)
+            yield len(batch) / self.run.batches.size, self._build(batch, at, self.step)
 
-    def _operator(self, place: Place, samples: int, dtype: torch.dtype, matrix: Matrix) -> Operator:
-        key = (place, samples, dtype, matrix)
-        if key not in self._operators:
-            self._operators[key] = Operator(self._loss(place, samples, dtype), matrix)
-        return self._operators[key]
+    def _build(self, batch: Batch, at: Spot, step: int) -> BatchLoss:
+        return self.run.batch_loss(batch, step, at.dtype, self._stack if at.row is None else at.row)
 
-    def _build(self, batch: Batch, step: int, dtype: torch.dtype) -> BatchLoss:
-        """L_B with the random draws that the training step `step` makes."""
-        with randomness.preserved(self.run.device):
-            self.run.seed_draws(step)
-            return BatchLoss(self.run.model, self.run.loss_fn, batch.inputs, self.run.targets(batch), dtype)
+    def _operator(self, at: Spot, matrix: Matrix) -> Operator:
+        if (at, matrix) not in self._operators:
+            self._operators[at, matrix] = Operator(self._loss(at), matrix)
+        return self._operators[at, matrix]
 
-    def _gradient(self, place: Place, samples: int, dtype: torch.dtype) -> Vector:
+    def _gradient(self, at: Spot) -> Vector:
         """grad L_B; the training step's own where it was made in the probe's dtype."""
-        key = (place, samples, dtype)
-        if key not in self._gradients:
-            own = place == "batch" and dtype == self.run.dtype and not self.run.mixed
-            self._gradients[key] = self._trained() if own else self._loss(*key).gradient()
-        return self._gradients[key]
+        if at not in self._gradients:
+            own = at.place == "batch" and at.dtype == self.run.dtype and not self.run.mixed
+            self._gradients[at] = self._trained(at.row) if own else self._loss(at).gradient()
+        return self._gradients[at]
 
-    def _trained(self) -> Vector:
+    def _trained(self, row: int | None) -> Vector:
+        rows = self._stack if row is None else row
         named = self.run.model.named_parameters()
-        return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in named if p.requires_grad}
+        g = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in named if p.requires_grad}
+        return g if rows is None else {name: entry[rows] for name, entry in g.items()}
 
 
 def probe_dtype(probe: Probe, run: Experiment) -> torch.dtype:

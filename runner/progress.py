@@ -1,13 +1,14 @@
 """How far a run is and what it has recorded: the part of its state that is not the network's."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner import epochs
-from runner.build import Experiment
-from runner.records import Cell, Table, write_file
+from runner.ending import Ended, together
+from runner.experiment import Experiment
+from runner.records import Cell, Cells, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
 FLUSH_SECONDS = 1.0
@@ -32,6 +33,7 @@ class Progress:
             if probe.table:
                 self.tables[name] = Table(folder / f"{name}.csv", ["step", "replica", *probe.table, "on"])
         self.epoch = epochs.Epoch(self.probe_columns)
+        self.outcomes: dict[int, Ended] = {}  # of the replicas that have come to their end
         self._flushed = time.monotonic()
 
     def begin(self, state: dict[str, Any] | None) -> None:
@@ -40,7 +42,9 @@ class Progress:
             table.start(state["tables"][name] if state else None)
         if state:
             self.step = state["step"]
-            self.run.model.load_state_dict(state["model"])
+            self.outcomes = {int(one): Ended(*ended) for one, ended in state["outcomes"].items()}
+            self.run.batches.keep(state["live"])
+            self.run.networks.load(state["model"], state["live"], self.run.optimizer)
             self.run.optimizer.load_state_dict(state["optimizer"])
             self.epoch.load(state["epoch"])
             for name, probe in self.run.probes.items():
@@ -50,16 +54,20 @@ class Progress:
         """What a checkpoint at w_step keeps, all rows before `step` being on disk."""
         return {
             "step": step,
-            "model": self.run.model.state_dict(),
+            "model": self.run.networks.state(),
+            "live": self.run.networks.ids,
+            "outcomes": {one: list(ended) for one, ended in self.outcomes.items()},
             "optimizer": self.run.optimizer.state_dict(),
             "epoch": self.epoch.state(),
             "probes": {name: probe.state() for name, probe in self.run.probes.items()},
             "tables": self.flush(sync=True),
         }
 
-    def add_row(self, cells: dict[str, Cell]) -> None:
+    def add_row(self, cells: Cells, last: bool = False) -> None:
+        """The row of the step, or one for each network; the `last` of a network is in no epoch."""
         self.tables["metrics"].add(cells)
-        self.epoch.add_row(cells)
+        if not last:
+            self.epoch.add_row(cells)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -74,12 +82,30 @@ class Progress:
         for stem, content in files:
             write_file(self.folder / name, stem, content)
 
-    def end_epoch(self, cells: dict[str, Cell]) -> None:
-        """Write the row of the epoch that ended with the step of `cells`, and begin the next."""
-        kept = ("epoch", "replica", "step", "test_loss", "test_error")
-        ended: dict[str, Cell] = {key: cells[key] for key in kept if key in cells}
-        self.tables["epochs"].add(self.epoch.row(ended))
-        self.epoch = epochs.Epoch(self.probe_columns)
+    def end_epoch(self, cells: Cells, rows: Sequence[int] | None = None) -> None:
+        """Write the row of the epoch that ended with the step of `cells`, and begin the next; of given `rows` of the
+        stack only, whose last epoch it was. Of many networks only epochs in which something was recorded are written.
+        """
+        epoch, kept = self.epoch, ("epoch", "replica", "step", "test_loss", "test_error")
+        if epoch.samples and (epoch.rows or not self.run.networks.stacked):
+            self.tables["epochs"].add(epoch.cells({key: cells[key] for key in kept if key in cells}, rows))
+        if rows is None:
+            self.epoch = epochs.Epoch(self.probe_columns)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows of the stack go on."""
+        self.epoch.keep(rows)
+
+    def ended(self, step: int) -> Ended:
+        """How a run ended whose networks have all come to their end."""
+        return together(self.outcomes, step)
+
+    def replicas(self, ended: Ended) -> list[dict[str, Any]]:
+        """How each replica of a run ended, for status.json; nothing for a network alone."""
+        if not self.run.networks.stacked:
+            return []
+        live = dict.fromkeys(self.run.networks.ids, ended)
+        return [{"replica": one, **how._asdict()} for one, how in sorted((live | self.outcomes).items())]
 
     def flush(self, sync: bool = False) -> dict[str, int]:
         """Write all rows that wait; the tables' sizes in bytes."""

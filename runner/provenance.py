@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from runner.build import Experiment
+from runner.experiment import Experiment
 from runner.identity import config_hash
 
 
@@ -23,7 +23,7 @@ def meta(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "git_commit": git_commit(),
-        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "parameters": sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
         "steps_per_epoch": run.batches.steps_per_epoch,
     }
 

@@ -12,6 +12,7 @@ import torch
 from runner.errors import BadInput
 
 Cell = torch.Tensor | float | int | str | None
+Cells = dict[str, Cell]  # by column; of networks side by side a tensor (R,) has one number each
 
 
 def text(cell: Cell) -> str:
@@ -22,6 +23,43 @@ def text(cell: Cell) -> str:
     if isinstance(cell, torch.Tensor):
         return str(cell.detach().cpu().numpy()[()])
     return repr(cell) if isinstance(cell, float) else str(cell)
+
+
+def texts(cell: Cell | list[Cell], count: int) -> list[str]:
+    """The cell of each of `count` rows: a list or a tensor (count,) has one for each, all else is the same for all."""
+    if isinstance(cell, list):
+        return [text(one) for one in cell]
+    if isinstance(cell, torch.Tensor) and cell.dim():
+        return [str(one) for one in cell.detach().cpu().numpy()]
+    return [text(cell)] * count
+
+
+def rows_in(cells: Mapping[str, Cell | list[Cell]]) -> int:
+    """How many networks the cells are of."""
+    stacks = (c for c in cells.values() if isinstance(c, list) or (isinstance(c, torch.Tensor) and c.dim()))
+    return next((len(stack) for stack in stacks), 1)
+
+
+def pick(cells: Cells, rows: Sequence[int] | None) -> Cells:
+    """The cells of these networks only."""
+    if rows is None:
+        return cells
+    index = list(rows)
+    return {k: v[index] if isinstance(v, torch.Tensor) and v.dim() else v for k, v in cells.items()}
+
+
+def joined(parts: Sequence[Mapping[str, Cell]]) -> Cells:
+    """The cells of all networks, from those of some at a time."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    columns = {name: [part[name] for part in parts] for name in parts[0]} if parts else {}
+    return {name: _one(found) for name, found in columns.items()}
+
+
+def _one(cells: Sequence[Cell]) -> Cell:
+    if any(cell is None for cell in cells):
+        return None
+    return torch.cat([torch.as_tensor(cell).reshape(-1) for cell in cells])
 
 
 class Table:
@@ -43,10 +81,13 @@ class Table:
             file.truncate(size)
         self.size = size
 
-    def add(self, row: Mapping[str, Cell]) -> None:
-        if odd := row.keys() - set(self.columns):
+    def add(self, cells: Mapping[str, Cell | list[Cell]]) -> None:
+        """A row, or one for each network side by side."""
+        if odd := cells.keys() - set(self.columns):
             raise KeyError(f"{self.path.name} has no column {sorted(odd)}; it has {self.columns}")
-        self._pending.append(",".join(text(row.get(column)) for column in self.columns) + "\n")
+        count = rows_in(cells)
+        columns = [texts(cells.get(column), count) for column in self.columns]
+        self._pending.extend(",".join(row) + "\n" for row in zip(*columns, strict=True))
 
     def flush(self, sync: bool = False) -> int:
         """Write what waits, by one system call, and return the file's size in bytes. `sync`: so that it outlasts a

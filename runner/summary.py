@@ -6,23 +6,27 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from runner.train import Ended
+from runner.ending import Ended
 
 
 def summarise(folder: Path, ended: Ended, console: Console) -> None:
     """Print how the run ended, its final losses, how often each measured curvature was negative, and where the files
     are."""
     frame = pd.read_csv(folder / "metrics.csv")
+    many = frame["replica"].nunique()
     table = Table(title=f"{ended.status} after {ended.step} steps{': ' + ended.reason if ended.reason else ''}")
     table.add_column("")
     table.add_column("value", justify="right")
     for column in ("train_loss", "train_error", "test_loss", "test_error", "grad_norm"):
         values = frame[column].dropna() if column.startswith("test_") else frame[column]
         if len(values):
-            table.add_row(f"{column}, last", f"{values.iloc[-1]:.6g}")
+            label = f"{column}, last" if many == 1 else f"{column}, last, median over {many}"
+            table.add_row(label, f"{values.groupby(frame['replica']).last().median():.6g}")
     for column in [c for c in frame.columns if "_gHg" in c]:
         values = frame[column].dropna()
         if len(values):
-            table.add_row(f"{column} < 0, share of {len(values)} steps", f"{(values < 0).mean():.1%}")
+            table.add_row(
+                f"{column} < 0, share of {len(values)} {'steps' if many == 1 else 'rows'}", f"{(values < 0).mean():.1%}"
+            )
     console.print(table)
     console.print(f"files: {folder}", soft_wrap=True, highlight=False)

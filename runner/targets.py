@@ -3,7 +3,8 @@
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Union
 
 from hydra.errors import InstantiationException
@@ -98,13 +99,31 @@ def check(node: DictConfig, path: str, given: Sequence[str] = ()) -> None:
 def make(node: DictConfig, path: str, **given: Any) -> Any:
     """The object that `node` describes. `given` fills those of its arguments that the constructor takes and the config
     leaves out or null."""
+    return maker(node, path, **given)()
+
+
+def maker(node: DictConfig, path: str, **given: Any) -> Callable[[], Any]:
+    """Makes the object that `node` describes at each call, without reading the config again, which takes long."""
     check(node, path, tuple(given))
     parameters = signature(locate(node, path))
     extra = {key: value for key, value in given.items() if key in parameters and node.get(key) is None}
+    with _refused(path):
+        partial = instantiate(node, _convert_="all", _partial_=True, **extra)
+
+    def call() -> Any:
+        with _refused(path):
+            return partial()
+
+    return call
+
+
+@contextmanager
+def _refused(path: str) -> Iterator[None]:
+    """What a constructor does not accept is bad input, and says where; Hydra's own wrapping is taken off."""
     try:
-        return instantiate(node, _convert_="all", **extra)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
+        yield
+    except Exception as error:
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         if isinstance(cause, BadInput | ValueError | TypeError):
             raise BadInput(str(cause) if str(cause).startswith(path) else f"{path}: {cause}") from error
         raise cause from error

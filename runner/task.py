@@ -16,7 +16,8 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """Labels (N,), int64 in 0 .. classes - 1, against `outputs` numbers for each sample.
+    """Labels (N,), int64 in 0 .. classes - 1, against `outputs` numbers for each sample. Dimensions in front are
+    those of several networks side by side.
 
     `values`: the two real numbers that a single output is fitted to, for the labels 0 and 1; None with one
     output for each class.
@@ -56,9 +57,9 @@ class Task:
             return labels
         if self.values is not None:
             low, high = self.values
-            return torch.full_like(labels, low, dtype=dtype).masked_fill(labels == 1, high)[:, None]
+            return torch.full_like(labels, low, dtype=dtype).masked_fill(labels == 1, high)[..., None]
         if self.encoding == "binary":
-            return labels[:, None].to(dtype)
+            return labels[..., None].to(dtype)
         return F.one_hot(labels, self.classes).to(dtype)
 
     def wrong(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -72,9 +73,9 @@ class Task:
     def decisions(self, outputs: Tensor) -> Tensor:
         """The class decided for, int64 (N,), from outputs (N, outputs)."""
         if self.outputs > 1:
-            return outputs.argmax(1)
+            return outputs.argmax(-1)
         low, high = (0.0, 0.0) if self.values is None else self.values
-        above = outputs[:, 0] > (low + high) / 2
+        above = outputs[..., 0] > (low + high) / 2
         return (above if high >= low else ~above).long()
 
     def check(self, outputs: Tensor, labels: Tensor) -> None:

@@ -2,29 +2,20 @@
 
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from runner.build import Experiment
-from runner.curvature.vectors import norm
+from runner.closure import Closure, needs_closure
 from runner.dataset.batches import Batch
+from runner.ending import Ended, endings
 from runner.evaluate import evaluate
+from runner.experiment import Experiment
 from runner.measure import Measurement
 from runner.progress import Progress
-from runner.records import Cell
+from runner.records import Cells, joined, pick
 from runner.stopwatch import Costs
-
-Row = dict[str, Cell]
-
-
-class Ended(NamedTuple):
-    """How a run ended, after how many updates, and why."""
-
-    status: Literal["finished", "diverged", "interrupted"]
-    step: int
-    reason: str = ""
 
 
 class Hooks(NamedTuple):
@@ -36,8 +27,18 @@ class Hooks(NamedTuple):
 
     save: Callable[[int], None]
     stop: Callable[[], str]
-    show: Callable[[int, Row], None]
+    show: Callable[[int, Cells], None]
     checkpoint_seconds: float
+
+
+class State(NamedTuple):
+    """w_step of the networks that train, g being in their parameters' `.grad`: the batch of the coming update and its
+    rate, and what is known without probes, one number each or one for each replica, (R,)."""
+
+    step: int
+    lr: float
+    batch: Batch
+    cells: Cells
 
 
 def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> Ended:
@@ -47,6 +48,8 @@ def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> En
     finished run can be extended as if it had never ended."""
     run.model.train()
     saved = time.monotonic()
+    if not run.networks.ids:
+        return progress.ended(progress.step)
     for step in range(progress.step, run.steps + 1):
         reason = hooks.stop()
         if reason or step == run.steps or time.monotonic() - saved > hooks.checkpoint_seconds:
@@ -54,25 +57,34 @@ def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> En
             saved = time.monotonic()
         if reason:
             return Ended("interrupted", step, reason)
-        lr = set_rate(run, step)
-        row: Row = {"step": step, "epoch": step / run.batches.steps_per_epoch, "replica": 0, "lr": lr}
-        if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
-            row |= evaluate(run)
-        with costs.training.running():
-            batch = run.batches(step)
-            loss, error, grad_norm = forward_backward(run, step, batch)
-        row |= {"train_loss": loss, "train_error": error, "grad_norm": grad_norm}
-        finite = bool(torch.isfinite(loss + grad_norm))
-        record(run, progress, Measurement(run, step, batch, lr), row, costs, finite)
-        hooks.show(step, row)
-        if not finite:
-            return Ended("diverged", step, f"loss {loss.item():g}, gradient norm {grad_norm.item():g}")
+        state = look(run, step, costs)
+        if step > 0 and (step % run.batches.steps_per_epoch == 0 or step == run.steps):
+            progress.end_epoch(state.cells)
+        state = retire(run, progress, state, costs)
+        if not run.networks.ids:
+            hooks.save(step)
+            return progress.ended(step)
+        hooks.show(step, record(run, progress, state, costs, due(run, step)))
         if step < run.steps:
             with costs.training.running():
-                update(run)
+                update(run, state)
             costs.steps += 1
-            progress.epoch.add_step(loss, error, len(batch.labels))
+            progress.epoch.add_step(state.cells["train_loss"], state.cells["train_error"], len(state.batch))
+    progress.outcomes |= {one: Ended("finished", run.steps) for one in run.networks.ids}
     return Ended("finished", run.steps)
+
+
+def look(run: Experiment, step: int, costs: Costs) -> State:
+    """The state w_step, after a forward and backward pass on its batch."""
+    lr = set_rate(run, step)
+    replica = torch.tensor(run.networks.ids) if run.networks.stacked else 0
+    cells: Cells = {"step": step, "epoch": step / run.batches.steps_per_epoch, "replica": replica, "lr": lr}
+    if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
+        cells |= evaluate(run)
+    with costs.training.running():
+        batch = run.batches(step)
+        loss, error, grad_norm = forward_backward(run, step, batch)
+    return State(step, lr, batch, {**cells, "train_loss": loss, "train_error": error, "grad_norm": grad_norm})
 
 
 def set_rate(run: Experiment, step: int) -> float:
@@ -84,40 +96,76 @@ def set_rate(run: Experiment, step: int) -> float:
 
 
 def forward_backward(run: Experiment, step: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, error and |g| of the training batch, 0-d tensors; g stays in the parameters' `.grad`."""
-    run.optimizer.zero_grad(set_to_none=True)
-    run.seed_draws(step)
-    outputs = run.forward(batch.inputs)
-    loss = run.loss_fn(outputs, run.targets(batch))
-    loss.backward()
-    error = run.task.wrong(outputs.detach(), batch.labels).double().mean()
-    gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
-    return loss.detach(), error, norm(gradients)
+    """Loss, error and |g| of the training batch, 0-d tensors or (R,); g stays in the parameters' `.grad`."""
+    run.networks.zero_grad()
+    found = []
+    for rows in run.networks.parts():
+        run.seed_draws(step)
+        part = batch.rows(rows)
+        outputs = run.outputs(part, rows)
+        losses = run.losses(outputs, part)
+        losses.sum().backward()
+        found.append((losses.detach(), run.errors(outputs.detach(), part)))
+    loss, error = (torch.cat(parts) if run.networks.stacked else parts[0] for parts in zip(*found, strict=True))
+    return loss, error, run.networks.grad_norm()
 
 
 def evaluation_due(run: Experiment, step: int) -> bool:
     return run.batches.has_test and (step == run.steps or (step > 0 and step % run.eval_every == 0))
 
 
-def record(run: Experiment, progress: Progress, at: Measurement, row: Row, costs: Costs, finite: bool) -> None:
-    """Complete the row by the probes that are due, and write it if anything is. A state that is not finite is always
-    written, and not probed."""
-    step, length = at.step, run.batches.steps_per_epoch
-    if step > 0 and (step % length == 0 or step == run.steps or not finite):
-        progress.end_epoch(row)
-    due = [name for name, probe in run.probes.items() if finite and probe.cadence.due(step, length, run.steps)]
-    for name in due:
-        with costs.probes[name].running():
-            row |= at.cells(name, run.probes[name])
-            progress.add_rows(name, at.rows(name, run.probes[name]))
-            progress.add_files(name, at.files(name, run.probes[name]))
+def due(run: Experiment, step: int, last: bool = False) -> list[str]:
+    """The probes that measure at this step, which may be a network's last one."""
+    length = run.batches.steps_per_epoch
+    return [name for name, p in run.probes.items() if p.cadence.due(step, length, step if last else run.steps)]
+
+
+def retire(run: Experiment, progress: Progress, state: State, costs: Costs) -> State:
+    """Record for the last time the networks that have diverged, without probes, and those that are at the end that
+    `until` sets. The state of the ones that go on."""
+    ended = endings(state.step, state.cells, run.until_grad_norm)
+    for status in ("diverged", "finished"):
+        rows = [row for row, outcome in ended.items() if outcome.status == status]
+        if rows:
+            progress.end_epoch(state.cells, rows)
+            record(run, progress, state, costs, due(run, state.step, last=True) if status == "finished" else [], rows)
+    if not ended:
+        return state
+    progress.outcomes |= {run.networks.ids[row]: outcome for row, outcome in ended.items()}
+    rest = [row for row in range(len(run.networks.ids)) if row not in ended]
+    progress.keep(rest)
+    run.keep(rest)
+    return state._replace(batch=state.batch.rows(rest), cells=pick(state.cells, rest))
+
+
+def record(
+    run: Experiment, progress: Progress, state: State, costs: Costs, probes: list[str], rows: list[int] | None = None
+) -> Cells:
+    """Complete the row, or these rows of the stack, by the probes, and write it if anything is due. A network's last
+    state (of given `rows`) is always written."""
+    step, found = state.step, list[Cells]()
+    for part in run.networks.parts(rows):
+        at = Measurement(run, step, state.batch, state.lr, part)
+        measured: Cells = {}
+        for name in probes:
+            with costs.probes[name].running():
+                measured |= at.cells(name, run.probes[name])
+                progress.add_rows(name, at.rows(name, run.probes[name]))
+                progress.add_files(name, at.files(name, run.probes[name]))
+        found.append(measured)
+    for name in probes:
         costs.measurements[name] += 1
-    if due or not finite or evaluation_due(run, step) or step % run.log_every == 0 or step == run.steps:
-        progress.add_row(row)
+    cells = pick(state.cells, rows) | joined(found)
+    if probes or rows is not None or evaluation_due(run, step) or step % run.log_every == 0 or step == run.steps:
+        progress.add_row(cells, last=rows is not None)
+    return cells
 
 
-def update(run: Experiment) -> None:
+def update(run: Experiment, state: State) -> None:
     """w_step -> w_step+1. Clipping comes after the measurement: curvature is always that of the loss gradient."""
     if run.clip_norm is not None:
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.clip_norm)
-    run.optimizer.step()
+        run.networks.clip(run.clip_norm)
+    if needs_closure(run.optimizer):
+        run.optimizer.step(Closure(run.batch_loss(state.batch, state.step, run.dtype), run.loss_fn))
+    else:
+        run.optimizer.step()

@@ -1,18 +1,24 @@
-"""What measuring costs, in units of one training step (forward + backward) of the same network on the same batch.
+"""What measuring costs, in units of one training step (forward + backward) of the same network on the same batch; and
+how much faster networks train side by side than one after the other.
 
     python scripts/benchmark.py split                          # all networks: a table and outputs/benchmark/split.csv
     python scripts/benchmark.py split --networks mlp resnet50_k1 --rounds 3
+    python scripts/benchmark.py replicas                       # the 2-10-10-2 net: a table and replicas.csv
 
-Times are medians over rounds in one process, the methods taking turns. Memory is the peak beyond what was held before
-the call: of a process of its own on the CPU (VmHWM), of the allocator on cuda. Errors are those of gHg, relative to
-|gGg| + |gHrg|, against fp64 by double backward. Methods that are not installed are left out (extra [bench]).
+split: times are medians over rounds in one process, the methods taking turns. Memory is the peak beyond what was held
+before the call: of a process of its own on the CPU (VmHWM), of the allocator on cuda. Errors are those of gHg, relative
+to |gGg| + |gHrg|, against fp64 by double backward. Methods that are not installed are left out (extra [bench]).
 """
 
 import argparse
+import contextlib
 import ctypes
+import io
+import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -234,6 +240,45 @@ def split(options: argparse.Namespace) -> None:
         pd.DataFrame(rows).to_csv(options.out / "split.csv", index=False)
 
 
+BLOBS = ["dataset=blobs", "probe=[]", "log_every=100"]
+
+
+def replicas(options: argparse.Namespace) -> None:
+    """Updates of one network a second, for R of them side by side, in the loop as a user runs it (rows every 100 steps,
+    a checkpoint at the end), and for a process of its own for each, start-up included."""
+    found: dict[int, list[float]] = {R: [] for R in options.replicas}
+    for _ in range(options.rounds):
+        for R in options.replicas:
+            steps = max(100, options.updates // R)
+            found[R].append(R * steps / _wall([f"replicas={R}", f"steps={steps}", f"device={options.device}"]))
+    began = time.perf_counter()
+    command = [*BLOBS, "steps=1000", f"device={options.device}"]
+    with tempfile.TemporaryDirectory() as folder:
+        command += [f"hydra.run.dir={folder}/run"]
+        subprocess.run([sys.executable, "-m", "runner", *command], check=True, capture_output=True)
+    apart = 1000 / (time.perf_counter() - began)
+    rates = {R: statistics.median(values) for R, values in found.items()}
+    rows = [{"replicas": R, "updates_per_second": rate, "against_one": rate / rates[1]} for R, rate in rates.items()]
+    frame = pd.DataFrame(
+        [*rows, {"replicas": "processes", "updates_per_second": apart, "against_one": apart / rates[1]}]
+    )
+    table = Table("replicas", "updates / s", "against one", title="2-10-10-2 net on 100 points")
+    for row in frame.itertuples():
+        table.add_row(str(row.replicas), f"{row.updates_per_second:,.0f}", f"{row.against_one:.1f}")
+    Console().print(table)
+    options.out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(options.out / "replicas.csv", index=False)
+
+
+def _wall(overrides: list[str]) -> float:
+    """Seconds that the loop took."""
+    import runner
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        path = runner.run([*BLOBS, *overrides, f"hydra.run.dir={folder}/run"])
+        return float(json.loads((path / "meta.json").read_text())["wall_seconds"])
+
+
 def _fails(name: str, call: Callable[[], Tensor | None]) -> bool:
     try:
         call()
@@ -256,13 +301,19 @@ def show(frame: pd.DataFrame, title: str) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("split", "peak"):
+    for name in ("split", "peak", "replicas"):
         command = commands.add_parser(name)
         command.add_argument("--device", type=torch.device, default=torch.device("cpu"))
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
         if name == "peak":
             command.add_argument("network", choices=NETWORKS)
             command.add_argument("method")
+            continue
+        if name == "replicas":
+            command.add_argument("--replicas", type=int, nargs="+", default=[1, 10, 100, 1000, 5000])
+            command.add_argument("--updates", type=int, default=50_000, help="of a measurement, at least 100 steps")
+            command.add_argument("--rounds", type=int, default=3)
+            command.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
             continue
         command.add_argument("--networks", nargs="+", choices=NETWORKS, default=DEFAULT)
         command.add_argument("--methods", nargs="+", help="default: all; `training step` has to be among them")
@@ -279,7 +330,7 @@ def main() -> None:
     if options.command == "peak":
         print(peak(options.network, options.method, options.device))
     else:
-        split(options)
+        {"split": split, "replicas": replicas}[options.command](options)
 
 
 if __name__ == "__main__":

@@ -56,14 +56,19 @@ def test_a_table_grows_by_whole_rows_and_is_cut_back(tmp_path: Path) -> None:
 
 def test_statistics_equal_those_of_pandas() -> None:
     values = np.random.default_rng(0).standard_normal(37)
-    found, series = statistics([*values, float("nan")]), pd.Series(values)
+    found = {name: cells[0] for name, cells in statistics(np.array([[*values, float("nan")]])).items()}
+    series = pd.Series(values)
     assert found["count"] == 37
     expected = {"mean": series.mean(), "std": series.std(), "negative": (series < 0).mean()}
     expected |= {f"q{int(100 * q):02d}": series.quantile(q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-12)
-    assert statistics([]) == {"count": 0}
-    assert "std" not in statistics([1.0])
+    several = statistics(np.stack([values, values + 1]))
+    assert several["mean"] == pytest.approx([series.mean(), series.mean() + 1], rel=1e-12)
+    nothing = statistics(np.zeros((2, 0)))
+    assert nothing["count"] == [0, 0]
+    assert nothing["mean"] == [None, None]
+    assert statistics(np.array([[1.0]]))["std"] == [None]
 
 
 def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:

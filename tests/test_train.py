@@ -117,11 +117,11 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     original = train.update
     steps = []
 
-    def update(run: object) -> None:
+    def update(*arguments: object) -> None:
         if len(steps) == at:
             signal.raise_signal(signal.SIGTERM)
         steps.append(1)
-        original(run)  # type: ignore[arg-type]
+        original(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train, "update", update)
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
@@ -166,7 +166,7 @@ def test_divergence_ends_the_run_and_keeps_all_rows(tmp_path: Path) -> None:
 def test_a_failing_run_says_so_and_can_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = train.update
 
-    def update(run: object) -> None:
+    def update(*arguments: object) -> None:
         raise RuntimeError("the disk burns")
 
     monkeypatch.setattr(train, "update", update)
@@ -261,9 +261,6 @@ def test_rows_are_logged_no_oftener_than_asked(tmp_path: Path) -> None:
 
 
 def test_optimizers_that_cannot_work_are_refused(tmp_path: Path) -> None:
-    own = ["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"]
-    with pytest.raises(BadInput, match="several times a step"):
-        run_in(tmp_path / "run", *SMALL, *own, "steps=1")
     for rate in ("nan", "inf", "abc"):
         with pytest.raises(BadInput, match=r"optimizer\.lr should be"):
             run_in(tmp_path / "run", *SMALL, f"optimizer.lr={rate}", "steps=1")

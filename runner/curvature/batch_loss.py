@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from runner.curvature import randomness
 from runner.curvature.precision import exact_arithmetic
+from runner.curvature.side_by_side import side_by_side
 from runner.curvature.taylor import expand, split_terms
 from runner.curvature.vectors import Vector
 
@@ -30,9 +31,10 @@ class BatchLoss:
 
     `inputs` is the model's one argument. `loss_fn(outputs, targets)` returns the mean loss, a 0-d tensor.
     `dtype` is that of the measurement, by default the parameters' own.
-    `stacked`: the model's parameters and buffers are those of R networks side by side, (R, *shape); so is every vector
-    here, the outputs are (R, …), and losses (R,). The networks see the same batch, or, with `own_data`, each its own:
-    inputs and targets (R, …).
+    `rows`: the model's parameters and buffers are those of several networks side by side, stacked. An index measures
+    one of them alone. A slice, or a list, measures R of them at once: every vector here is then stacked, (R, *shape),
+    outputs are (R, …) and losses (R,). They see the same batch, or, with `own_data`, each its own: inputs and targets
+    (R, …).
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class BatchLoss:
         targets: Any,
         dtype: torch.dtype | None = None,
         *,
-        stacked: bool = False,
+        rows: slice | list[int] | int | None = None,
         own_data: bool = False,
     ) -> None:
         parameters = dict(model.named_parameters())
@@ -51,16 +53,26 @@ class BatchLoss:
             raise ValueError("model should have at least one parameter with requires_grad, found none")
         first = next(p for p in parameters.values() if p.requires_grad)
         self.model, self.device, self.dtype = model, first.device, dtype or first.dtype
-        self.weights: Vector = {n: p.detach().to(self.dtype) for n, p in parameters.items() if p.requires_grad}
-        self.frozen: Vector = {n: p.detach().to(self.dtype) for n, p in parameters.items() if not p.requires_grad}
+        self.stacked, self._rows = isinstance(rows, slice | list), rows
+        self.weights: Vector = {n: self._own(p) for n, p in parameters.items() if p.requires_grad}
+        self.frozen: Vector = {n: self._own(p) for n, p in parameters.items() if not p.requires_grad}
         self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
-        self.stacked, self._data = stacked, 0 if own_data else None
+        self._data = 0 if own_data else None
         self.draws = randomness.capture(self.device)
         self._loss_fn = loss_fn
 
     def buffers(self) -> Vector:
         """A fresh copy of the model's buffers, floats in this loss's dtype."""
-        return {name: _cast(buffer, self.dtype).clone() for name, buffer in self.model.named_buffers()}
+        return {name: self._own(buffer).clone() for name, buffer in self.model.named_buffers()}
+
+    @property
+    def samples_dim(self) -> int:
+        """The dimension of the inputs along which the samples lie."""
+        return 0 if self._data is None else 1
+
+    def _own(self, entry: Tensor) -> Tensor:
+        """The measured networks' rows of a parameter or buffer."""
+        return _cast(entry.detach() if self._rows is None else entry.detach()[self._rows], self.dtype)
 
     def outputs(self, weights: Vector) -> Any:
         """F(w), differentiable in `weights`."""
@@ -74,7 +86,7 @@ class BatchLoss:
     def each(self, function: Callable[..., Any], *dims: int | None) -> Callable[..., Any]:
         """`function` of one network, over all that are stacked: the arguments with 0 in `dims` are each network's own,
         those with None are the same for all."""
-        return torch.func.vmap(function, in_dims=dims, randomness="error") if self.stacked else function
+        return side_by_side(function, *dims) if self.stacked else function
 
     def expand(self, v: Vector, *, compiled: bool = False, inputs: Any = None) -> tuple[Any, Any, Any]:
         """f0, f1, f2 with F(w + t v) = f0 + t f1 + t^2/2 f2 + …, in one forward sweep without a graph. `inputs`: others

@@ -32,15 +32,15 @@ def cosine(u: Vector, v: Vector, stacked: bool = False) -> Tensor:
     return dot(u, v, stacked) / (norm(u, stacked) * norm(v, stacked))
 
 
-def flatten(v: Vector) -> Tensor:
+def flatten(v: Vector, stacked: bool = False) -> Tensor:
     """The entries one after the other, (n,)."""
-    return torch.cat([entry.flatten() for entry in v.values()])
+    return torch.cat([entry.flatten(int(stacked)) for entry in v.values()], -1)
 
 
-def unflatten(v: Tensor, like: Vector) -> Vector:
+def unflatten(v: Tensor, like: Vector, stacked: bool = False) -> Vector:
     """The inverse of `flatten`, with the names and shapes of `like`."""
-    parts = v.split([entry.numel() for entry in like.values()])
-    return {name: part.view_as(like[name]) for name, part in zip(like, parts, strict=True)}
+    parts = v.split([entry[0].numel() if stacked else entry.numel() for entry in like.values()], -1)
+    return {name: part.reshape(like[name].shape) for name, part in zip(like, parts, strict=True)}
 
 
 def combine(w: Vector, a: float, v: Vector) -> Vector:

@@ -1,6 +1,6 @@
 """Which samples are in the batch of a step: random access, without any state but the seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,28 @@ from runner.seeds import derived
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network sees: `inputs` (B, ...), normalised and augmented; `labels` (B,), int64."""
+    """What the network sees: `inputs` (B, ...), normalised and augmented; `labels` (B,), int64.
+
+    `own`: each of R networks side by side sees a batch of its own, (R, B, ...) and (R, B).
+    """
 
     inputs: Tensor
     labels: Tensor
+    own: bool = False
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.labels.shape[-1]
+
+    def rows(self, here: slice | list[int] | int | None) -> "Batch":
+        """What these of the networks see."""
+        if not self.own or here is None:
+            return self
+        return Batch(self.inputs[here], self.labels[here], own=not isinstance(here, int))
+
+    def first(self, count: int) -> "Batch":
+        """Its first samples."""
+        here = (slice(None), slice(count)) if self.own else slice(count)
+        return Batch(self.inputs[here], self.labels[here], self.own)
 
 
 @dataclass(frozen=True)
@@ -43,10 +58,19 @@ class Batches:
     The order and the augmentation draws of epoch e are a pure function of (seed, e), the same on every
     device; the global generators of torch, NumPy and Python are left alone. `batch_size` None: the whole
     training set in its own order. Raises BadInput unless `batch_size` is from 1 to the number of samples.
+    `replicas`: so many networks train side by side, with the seeds `seed`, `seed` + 1, …; where their batches differ
+    they are stacked.
     """
 
     def __init__(
-        self, dataset: Dataset, *, batch_size: int | None, seed: int, device: torch.device, dtype: torch.dtype
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int | None,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        replicas: int = 1,
     ) -> None:
         self.size = len(dataset.train)
         if batch_size is not None and not 1 <= batch_size <= self.size:
@@ -56,10 +80,12 @@ class Batches:
             )
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.size // self._at_most)
-        self._seed, self._device, self._dtype = seed, device, dtype
+        self._device, self._dtype = device, dtype
         self._data = place(dataset, device)
         self._mean, self._std = _statistics(dataset, device)
-        self._epoch: _Epoch | None = None
+        self._own = replicas > 1 and not self._always_whole
+        self._seeds = [seed + r for r in range(replicas if self._own else 1)]
+        self._epochs: list[_Epoch] = []
         self._whole: Batch | None = None  # the only batch there is, if so
 
     @property
@@ -69,11 +95,17 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         """The training batch of update number `step`, from 0. It may be that of later steps, too: do not
         write into it."""
-        if self.batch_size is not None or self._data.crop_padding is not None:
+        if not self._always_whole:
             return self._slice(step, 0)
         if self._whole is None:
             self._whole = self._batch(self._data.train.inputs, self._data.train.labels)
         return self._whole
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """From now on only these of the networks side by side need batches."""
+        if self._own:
+            self._seeds = [self._seeds[row] for row in rows]
+            self._epochs = [self._epochs[row] for row in rows] if self._epochs else []
 
     def heldout(self, step: int) -> Batch:
         """As many training samples, none of them in the batch of `step`: those half an epoch away in the
@@ -111,6 +143,11 @@ class Batches:
             yield self._batch(split.inputs[here], split.labels[here])
 
     @property
+    def _always_whole(self) -> bool:
+        """Every batch is the same: all samples as they are."""
+        return self.batch_size is None and self._data.crop_padding is None
+
+    @property
     def _at_most(self) -> int:
         return self.batch_size or self.size
 
@@ -120,21 +157,26 @@ class Batches:
         length = min(self._at_most, self.size - index * self._at_most)
         start = (index * self._at_most + ahead) % self.size
         here = slice(start, start + length)
-        if self._epoch is None or self._epoch.number != number:
-            self._epoch = self._draw(number)
-        epoch, padding = self._epoch, self._data.crop_padding
-        inputs, labels = self._select(epoch.order[here])
-        if padding is not None and epoch.offsets is not None and epoch.flips is not None:
-            inputs = crop_flip(inputs, epoch.offsets[here], epoch.flips[here], padding)
-        return self._batch(inputs, labels)
+        if not self._epochs or self._epochs[0].number != number:
+            self._epochs = [self._draw(number, seed) for seed in self._seeds]
+        inputs, labels = self._select(_joined([epoch.order[here] for epoch in self._epochs]))
+        if (padding := self._data.crop_padding) is not None:
+            offsets = _joined([epoch.offsets[here] for epoch in self._epochs if epoch.offsets is not None])
+            flips = _joined([epoch.flips[here] for epoch in self._epochs if epoch.flips is not None])
+            inputs = crop_flip(inputs, offsets, flips, padding)
+        batch = self._batch(inputs, labels)
+        if not self._own:
+            return batch
+        each = (len(self._seeds), length)
+        return Batch(batch.inputs.unflatten(0, each), batch.labels.unflatten(0, each), own=True)
 
-    def _draw(self, number: int) -> _Epoch:
-        rng = np.random.default_rng(derived(self._seed, "order", number))
+    def _draw(self, number: int, seed: int) -> _Epoch:
+        rng = np.random.default_rng(derived(seed, "order", number))
         order = np.arange(self.size) if self.batch_size is None else rng.permutation(self.size)
         indices = self._wrapped(order, self._data.train.inputs.device)
         if (padding := self._data.crop_padding) is None:
             return _Epoch(number, indices)
-        rng = np.random.default_rng(derived(self._seed, "augmentation", number))
+        rng = np.random.default_rng(derived(seed, "augmentation", number))
         offsets = rng.integers(0, 2 * padding, (self.size, 2), endpoint=True)
         flips = rng.integers(0, 2, self.size).astype(bool)
         return _Epoch(number, indices, self._wrapped(offsets, self._device), self._wrapped(flips, self._device))
@@ -159,6 +201,10 @@ class Batches:
         if self._mean is not None and self._std is not None:
             inputs = (inputs.to(torch.float32) - self._mean) / self._std
         return Batch(inputs.to(self._dtype), labels)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _statistics(dataset: Dataset, device: torch.device) -> tuple[Tensor | None, Tensor | None]:

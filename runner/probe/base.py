@@ -56,6 +56,7 @@ class Probe(ABC):
 
     names: ClassVar[tuple[str, ...]]
     streams: ClassVar[bool] = True  # whether it can measure a loss that is held in parts only
+    side_by_side: ClassVar[bool] = False  # whether it takes stacked networks, numbers (R,); else one after the other
 
     every: int | None = None
     every_epochs: int | None = None
@@ -121,7 +122,7 @@ class Probe(ABC):
             point = point_at(place)
             cells |= {f"{prefix(place)}{name}": value for name, value in self.measure(point).items()}
             if with_gg:
-                cells["gg"] = dot(point.g, point.g)
+                cells["gg"] = dot(point.g, point.g, point.loss.stacked)
         return cells
 
 

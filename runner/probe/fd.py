@@ -26,6 +26,8 @@ class FiniteDifference(Probe):
     that of the next minibatch.
     """
 
+    side_by_side = True
+
     mu: Step | Sequence[Step] = "lr"
     form: Form = "gradient"
 
@@ -47,7 +49,7 @@ class FiniteDifference(Probe):
         for step, suffix in zip(self.steps, self.suffixes, strict=True):
             mu = point.lr if step == "lr" else float(step)
             cells[f"gHg{suffix}"] = self.estimate(point, mu) if mu > 0 else None
-            cells[f"decorrelated{suffix}"] = dot(point.at_w(), point.g) / mu if mu > 0 else None
+            cells[f"decorrelated{suffix}"] = dot(point.at_w(), point.g, point.loss.stacked) / mu if mu > 0 else None
         return cells
 
     def estimate(self, point: Point, mu: float) -> Tensor:

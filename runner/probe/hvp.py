@@ -11,11 +11,12 @@ class HessianVectorProduct(Probe):
     """gHg = g'Hg, Hg_norm = |Hg| and Hg_cosine = g'Hg / (|g| |Hg|), exact, by double backward."""
 
     names = ("gHg", "Hg_norm", "Hg_cosine")
+    side_by_side = True
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         result = hessian_product(point.loss, point.g)
         return {
             "gHg": result.gHg,
-            "Hg_norm": norm(result.product),
-            "Hg_cosine": cosine(point.g, result.product),
+            "Hg_norm": norm(result.product, point.loss.stacked),
+            "Hg_cosine": cosine(point.g, result.product, point.loss.stacked),
         }

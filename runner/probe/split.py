@@ -30,6 +30,7 @@ class Split(Probe):
     """
 
     names = ("gHg", "gGg", "gHrg")
+    side_by_side = True
 
     method: Literal["taylor", "double_backward"] = "taylor"
     chunk: int | Literal["auto"] | None = "auto"

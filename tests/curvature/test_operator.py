@@ -81,7 +81,9 @@ def test_networks_side_by_side_measure_as_each_alone(own_data: bool) -> None:
     for parameters in zip(stack.parameters(), *(m.parameters() for m in models), strict=True):
         parameters[0].data = torch.stack(parameters[1:]).detach()
     given = [torch.stack(part) for part in zip(*batches, strict=True)] if own_data else batches[0]
-    together = BatchLoss(stack, nn.CrossEntropyLoss(), *given, stacked=True, own_data=own_data)
+    together = BatchLoss(stack, nn.CrossEntropyLoss(), *given, rows=slice(None), own_data=own_data)
+    middle = BatchLoss(stack, nn.CrossEntropyLoss(), *batches[1], rows=1)
+    assert torch.equal(middle(middle.weights), alone[1](alone[1].weights))
     g, gs = together.gradient(), [loss.gradient() for loss in alone]
     pairs = list(zip(alone, gs, strict=True))
 

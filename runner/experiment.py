@@ -1,0 +1,88 @@
+"""All that the loop and the probes need of a run, and no config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from runner.curvature import randomness
+from runner.curvature.batch_loss import BatchLoss
+from runner.dataset.batches import Batch, Batches
+from runner.networks import Networks, Rows
+from runner.probe.base import Probe
+from runner.schedule import Schedule
+from runner.seeds import derived
+from runner.task import Task
+
+
+@dataclass
+class Experiment:
+    """All that the loop needs, and no config."""
+
+    networks: Networks
+    loss_fn: nn.Module
+    task: Task
+    batches: Batches
+    optimizer: torch.optim.Optimizer
+    rates: list[float]  # the initial rate of each parameter group
+    schedule: Schedule
+    probes: dict[str, Probe]
+    seed: int
+    steps: int
+    log_every: int
+    eval_every: int
+    clip_norm: float | None
+    until_grad_norm: float | None
+    precision: str
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the parameters, and of probes that do not ask for another."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    @property
+    def mixed(self) -> bool:
+        """Training runs under bf16 autocast, so its gradient is not the one that probes use."""
+        return self.precision == "bf16"
+
+    @property
+    def model(self) -> nn.Module:
+        """The network; of replicas the stack."""
+        return self.networks.model
+
+    def outputs(self, batch: Batch, rows: Rows = None) -> Tensor:
+        """(N, outputs), or (R, N, outputs), in training's arithmetic; in fp32 or more whatever that is, since the loss
+        follows."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            return self.networks.outputs(batch.inputs, rows, batch.own).to(self.dtype)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The mean loss, 0-d, or of each network, (R,)."""
+        return self.networks.each(self.loss_fn, 0, 0 if batch.own else None)(outputs, self.targets(batch))
+
+    def errors(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The fraction of wrong decisions in float64, 0-d, or of each network, (R,)."""
+        return self.task.wrong(outputs, batch.labels).double().mean(-1)
+
+    def seed_draws(self, step: int) -> None:
+        """Dropout masks and whatever else the network draws at a step are a pure function of (seed, step)."""
+        randomness.seed(derived(self.seed, "draws", step), self.device)
+
+    def targets(self, batch: Batch) -> Tensor:
+        return self.task.targets(batch.labels, self.dtype)
+
+    def batch_loss(self, batch: Batch, step: int, dtype: torch.dtype, rows: Rows | int = None) -> BatchLoss:
+        """L_B with the random draws that the training step `step` makes; of these rows of the stack, if it is one."""
+        part = batch if rows is None else batch.rows(rows)
+        with randomness.preserved(self.device):
+            self.seed_draws(step)
+            return BatchLoss(
+                self.model, self.loss_fn, part.inputs, self.targets(part), dtype, rows=rows, own_data=part.own
+            )
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows of the stack train on."""
+        self.networks.keep(rows, self.optimizer)
+        self.batches.keep(rows)

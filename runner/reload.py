@@ -1,0 +1,147 @@
+"""A run taken up again from its files: its config, the networks that it kept, and what the probes see there.
+
+    cfg = reload.probing(reload.config(folder), ["probe=[split]", "probe.split.on=[dataset]"])
+    run = reload.experiment(cfg)
+    for saved in reload.networks(folder, cfg):
+        cells, at = reload.measurement(run, saved)
+        cells |= at.cells("split", run.probes["split"])
+
+Nothing is written, and no snapshot is read before it is needed.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from runner import checkpoint
+from runner.build import build
+from runner.cli import message
+from runner.config import CONF_DIR, Config
+from runner.errors import BadInput
+from runner.experiment import Experiment
+from runner.measure import Measurement
+from runner.records import Cells
+from runner.train import forward_backward, set_rate
+
+SNAPSHOT = re.compile(r"-step(?P<step>\d+)(?:-replica(?P<replica>\d+))?$")
+
+
+class Saved(NamedTuple):
+    """A network that a run kept after `step` updates. `read()`: its parameters and buffers by name, on the CPU."""
+
+    step: int
+    replica: int
+    read: Callable[[], dict[str, Tensor]]
+
+
+def config(folder: str | Path, **knobs: str | None) -> DictConfig:
+    """The config that a run was made with. `knobs`: others for this machine, `device` and `data_root`; None: the same.
+    Raises BadInput if there is none."""
+    path = Path(folder) / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise BadInput(f"{folder} should be a run's folder, found no .hydra/config.yaml in it")
+    given = {key: value for key, value in knobs.items() if value is not None}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path), given)
+    except OmegaConfBaseException as error:
+        raise BadInput(f"{path} should be a config of this version: {message(error)}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def probing(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The run's config with other probes, none of its own: `probe=[…]` and `probe.<name>.<key>=…`, for probes that are
+    not this package's also `hydra.searchpath=[folder]`."""
+    if odd := [one for one in overrides if not one.startswith(("probe=", "probe.", "hydra.searchpath="))]:
+        raise BadInput(f"overrides should be probe=[…] and probe.<name>.<key>=…, found {odd[0]}")
+    if not any(override.startswith("probe=") for override in overrides):
+        raise BadInput("overrides should name the probes by probe=[…], found no probe=")
+    try:
+        with initialize_config_dir(CONF_DIR, version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(message(error)) from error
+    cfg = cfg.copy()
+    cfg.probe = composed.probe
+    return cfg
+
+
+def experiment(cfg: DictConfig, replica: int = 0) -> Experiment:
+    """What the config describes, in its initial state; of several replicas, one: the run with the seed `seed + r`."""
+    cfg = cfg.copy()
+    cfg.seed, cfg.replicas = cfg.seed + replica, 1
+    return build(cfg)
+
+
+def snapshots(folder: str | Path) -> list[Saved]:
+    """What `probe=snapshot` kept, by replica and step."""
+    found = []
+    for path in (Path(folder) / "snapshot").glob("*.pt"):
+        if named := SNAPSHOT.search(path.stem):
+            found.append(Saved(int(named["step"]), int(named["replica"] or 0), partial(_read, path)))
+    return sorted(found, key=lambda saved: (saved.replica, saved.step))
+
+
+def networks(folder: str | Path, cfg: DictConfig) -> list[Saved]:
+    """The run's snapshots, by replica and step; without any the networks of its last checkpoint. Raises BadInput if
+    there is neither."""
+    if found := snapshots(folder):
+        return found
+    state, complaints = checkpoint.load(Path(folder))
+    if state is None:
+        wanted = f"{folder} should hold snapshots (probe=snapshot) or a checkpoint, found none"
+        raise BadInput("; ".join([wanted, *complaints]))
+    if cfg.replicas == 1:
+        return [Saved(state["step"], 0, lambda: state["model"])]
+    return [_of_stack(state, replica) for replica in range(cfg.replicas)]
+
+
+def _of_stack(state: dict[str, Any], replica: int) -> Saved:
+    """A replica's network in a checkpoint of several, as it was when it stopped if it has."""
+    step = state["outcomes"][replica][1] if replica in state["outcomes"] else state["step"]
+    return Saved(step, replica, lambda: {name: entry[replica] for name, entry in state["model"].items()})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        model: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    except Exception as error:
+        raise BadInput(f"{path} should be a snapshot, and cannot be read: {str(error).splitlines()[0]}") from error
+    return model
+
+
+@torch.no_grad()
+def take_up(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the network these parameters and buffers. Raises BadInput if they are another network's."""
+    named = dict(model.named_parameters())
+    if odd := [name for name, entry in named.items() if name not in state or state[name].shape != entry.shape]:
+        found = tuple(state[odd[0]].shape) if odd[0] in state else "nothing"
+        raise BadInput(f"{odd[0]} should have the shape {tuple(named[odd[0]].shape)} of the network, found {found}")
+    for name, entry in {**named, **dict(model.named_buffers())}.items():
+        if name in state:
+            entry.copy_(state[name])
+
+
+def measurement(run: Experiment, saved: Saved) -> tuple[Cells, Measurement]:
+    """The row of metrics.csv and what probes see at the saved network, after the backward pass on the batch of its
+    step, as in the training loop.
+
+    The numbers are the run's own, but for networks whose training-mode outputs depend on buffers that the forward pass
+    moves, where a snapshot is one pass ahead (batch norm's do not). Nothing is evaluated on the test set.
+    """
+    take_up(run.model, saved.read())
+    run.model.train()
+    batch, lr = run.batches(saved.step), set_rate(run, saved.step)
+    loss, error, grad_norm = forward_backward(run, saved.step, batch)
+    cells: Cells = {"step": saved.step, "epoch": saved.step / run.batches.steps_per_epoch}
+    cells |= {"replica": saved.replica, "lr": lr, "train_loss": loss, "train_error": error, "grad_norm": grad_norm}
+    return cells, Measurement(run, saved.step, batch, lr)
