@@ -1,51 +1,38 @@
 """Finished and unfinished runs as frames."""
 
-import json
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from runner.errors import BadInput
+from runner.rows import Rows
+from runner.runs import Run, Value, sweep
 
 
-def load(folder: str | Path, table: str = "metrics") -> pd.DataFrame:
+def load(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()) -> pd.DataFrame:
     """The rows of `<table>.csv` of a run, or of all runs below a folder, one after another.
 
-    In front stand `run` (the folder's name), `status`, and the config's values that differ between the runs, under
-    their dotted keys (`width`, `seed`, `optimizer.lr`).
+    In front stand `run` (the folder's name), `status` (the replica's, where the run knows it), and the config's values
+    that differ between the runs, under their dotted keys (`width`, `seed`, `optimizer.lr`), by which the runs are in
+    order; `config` names others. `scripts/collect.py` writes the same frame to a file without holding it in memory.
     """
-    runs = sorted(path.parent for path in Path(folder).rglob(f"{table}.csv"))
-    if not runs:
-        raise BadInput(f"{folder} should be a run's folder or hold some, found no {table}.csv in or below it")
-    configs = [_flatten(_read(run / "meta.json").get("config", {})) for run in runs]
-    keys = sorted(set().union(*configs), key=lambda key: (key.count("."), key))  # flat knobs first
-    varying = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
-    frames = []
-    for run, config in zip(runs, configs, strict=True):
-        frame = pd.read_csv(run / f"{table}.csv")
-        status = _read(run / "status.json").get("status", "unknown")
-        first = {"run": run.name, "status": status, **{key: config.get(key) for key in varying}}
-        named = {f"config.{key}" if key in frame.columns else key: value for key, value in first.items()}
-        for position, (key, value) in enumerate(named.items()):
-            frame.insert(position, key, [value] * len(frame))
-        frames.append(frame)
-    filled = [frame for frame in frames if len(frame)]  # one without rows yet would turn its columns into objects
-    return pd.concat(filled, ignore_index=True) if filled else frames[0]
+    found = sweep(folder, table, config)
+    frames = [pd.DataFrame() if run.rows is None else _frame(run.rows) for run in found.runs]
+    shown = [number for number, rows in enumerate(frames) if len(rows)]
+    values: list[list[Value]] = [[run.name for run in found.runs], [""] * len(frames), *found.config.values()]
+    front = {name: [column[number] for number in shown] for name, column in zip(found.front, values, strict=True)}
+    runs = pd.DataFrame(front).fillna(float("nan")).infer_objects()  # as in other columns, NaN instead of None
+    jobs = runs.loc[runs.index.repeat([len(frames[number]) for number in shown])].reset_index(drop=True)
+    jobs["status"] = [status for number in shown for status in _statuses(found.runs[number], frames[number])]
+    body = pd.concat([frames[number] for number in shown] or frames, ignore_index=True)
+    return pd.concat([jobs, body.reindex(columns=list(found.columns))], axis=1)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text()) if path.exists() else {}
-    assert isinstance(found, dict)
-    return found
+def _statuses(run: Run, rows: pd.DataFrame) -> list[str]:
+    return run.statuses(rows["replica"]) if run.others else [run.status] * len(rows)
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _frame(rows: Rows) -> pd.DataFrame:
+    header = ",".join(rows.columns) + "\n"
+    return pd.read_csv(BytesIO(header.encode() + b"".join(rows.blocks())))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from runner import closure
 from runner.arch.scaled import scaled
+from runner.arch.synchronised import synchronise
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss
 from runner.dataset.base import Dataset
@@ -18,6 +19,7 @@ from runner.errors import BadInput
 from runner.experiment import Experiment
 from runner.init import Data
 from runner.networks import Networks, elementwise
+from runner.ranks import ALONE, Ranks
 from runner.seeds import derived
 from runner.targets import check, make, maker
 from runner.task import Task
@@ -34,6 +36,7 @@ def check_knobs(cfg: DictConfig) -> None:
         ("epochs", 0),
         ("steps", 0),
         ("replicas", 1),
+        ("devices", 1),
         ("batch_size", 1),
         ("log_every", 1),
         ("eval_every", 1),
@@ -45,6 +48,10 @@ def check_knobs(cfg: DictConfig) -> None:
             raise BadInput(f"{key} should be a number > 0, found {cfg[key]}")
     if cfg.until.grad_norm is not None and not cfg.until.grad_norm > 0:
         raise BadInput(f"until.grad_norm should be null or a number > 0, found {cfg.until.grad_norm}")
+    if cfg.devices > 1 and cfg.replicas > 1:
+        raise BadInput(
+            f"devices should be 1 with replicas={cfg.replicas}, found {cfg.devices}; a sweep over seeds uses them all"
+        )
     if not 0 <= cfg.seed <= 2**63 - cfg.replicas:
         raise BadInput(f"seed should be an integer from 0 to 2^63 - replicas, found {cfg.seed}")
     if cfg.precision not in ("fp32", "fp64", "bf16"):
@@ -54,7 +61,7 @@ def check_knobs(cfg: DictConfig) -> None:
 def check_config(cfg: DictConfig) -> None:
     """Refuse what can be told from the config alone, without data or network: knobs, device, keys, types, values."""
     check_knobs(cfg)
-    device_of(cfg.device, cfg.precision)
+    check_devices(cfg)
     check(cfg.dataset, "dataset")
     check(cfg.arch, "arch", given=NETWORK_GIVEN)
     check(cfg.optimizer, "optimizer", given=("params",))
@@ -62,6 +69,17 @@ def check_config(cfg: DictConfig) -> None:
         make(cfg[group], group)
     for name, node in cfg.probe.items():
         make(node, f"probe.{name}")
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Refuse a device that is not there, or fewer than there should be."""
+    device = device_of(cfg.device, cfg.precision)
+    if cfg.devices == 1 or device.type == "cpu":
+        return
+    if device.index is not None:
+        raise BadInput(f"device should be auto, cpu or cuda with devices={cfg.devices}, found {cfg.device}")
+    if (found := torch.cuda.device_count()) < cfg.devices:
+        raise BadInput(f"devices should be at most {found}, the cuda devices that torch sees, found {cfg.devices}")
 
 
 def device_of(name: str, precision: str = "fp32") -> torch.device:
@@ -83,23 +101,29 @@ def device_of(name: str, precision: str = "fp32") -> torch.device:
     return device
 
 
-def build(cfg: DictConfig) -> Experiment:
-    """The experiment that a composed config describes. Raises BadInput for whatever does not fit together."""
+def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
+    """The experiment that a composed config describes, as this one of several `ranks` sees it. Raises BadInput for
+    whatever does not fit together."""
     check_config(cfg)
-    device = device_of(cfg.device, cfg.precision)
+    device = ranks.device(device_of(cfg.device, cfg.precision))
     dtype = torch.float64 if cfg.precision == "fp64" else torch.float32
     probes = {str(name): make(node, f"probe.{name}") for name, node in cfg.probe.items()}
     schedule = make(cfg.schedule, "schedule")
     loss_fn = make(cfg.loss, "loss").to(device, dtype)
     dataset = make(cfg.dataset, "dataset")
     task = Task.of(dataset.classes, dataset.label_values, loss_fn, cfg.arch.get("outputs"))
-    batches = Batches(
+    undivided = Batches(
         dataset, batch_size=cfg.batch_size, seed=cfg.seed, device=device, dtype=dtype, replicas=cfg.replicas
     )
+    batches = undivided.part(ranks.rank, ranks.count)
     for name, probe in probes.items():
         if "heldout" in probe.on:
             batches.require_heldout(name)
-    networks = make_networks(cfg, dataset, task.outputs, partial(training_data, batches, task), device, dtype)
+        if "sample" in probe.on:
+            batches.require_sample(name, probe.samples)
+    networks = make_networks(cfg, dataset, task.outputs, partial(training_data, undivided, task), device, dtype)
+    if cfg.sync_batch_norm and ranks.count > 1:
+        synchronise(networks.model)
     trained = [p for p in networks.model.parameters() if p.requires_grad]
     optimizer = make(cfg.optimizer, "optimizer", params=trained)
     check_optimizer(optimizer)
@@ -113,6 +137,7 @@ def build(cfg: DictConfig) -> Experiment:
         loss_fn=loss_fn,
         task=task,
         batches=batches,
+        undivided=undivided,
         optimizer=optimizer,
         rates=[float(group["lr"]) for group in optimizer.param_groups],
         schedule=schedule,
@@ -125,6 +150,7 @@ def build(cfg: DictConfig) -> Experiment:
         until_grad_norm=cfg.until.grad_norm,
         precision=cfg.precision,
         device=device,
+        ranks=ranks,
     )
     check_fit(experiment, dataset.train.labels)
     closure.check(experiment)
@@ -222,10 +248,11 @@ def few_samples(run: Experiment) -> BatchLoss:
 
 def prepare_probes(run: Experiment) -> None:
     """Can each probe measure this network, as far as a few samples tell?"""
-    batch, loss = run.batches(0), few_samples(run)
+    loss = few_samples(run)
+    largest = -(-run.batches.samples(0) // run.ranks.count)  # the same for all ranks, so that they choose the same
     for name, probe in run.probes.items():
         planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
         try:
-            probe.prepare(loss, len(batch), planned)
+            probe.prepare(loss, largest, planned)
         except BadInput as error:
             raise BadInput(f"probe.{name}: {error}") from error

@@ -17,11 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runner import cluster, sweep
 from runner.config import CONF_DIR
 from runner.errors import BadInput
+from runner.jobs import Job
+from runner.sweep import JobFailed
 
 REFUSED, FAILED = 2, 1
 
@@ -40,19 +43,26 @@ class Carried(BaseException):
         self.error = error
 
 
-class JobFailed(Exception):
-    """A job of a sweep failed, and has said how."""
-
-
 def task(cfg: DictConfig) -> None:
     """One job, as Hydra calls it."""
     from rich.console import Console
 
+    from runner import plan
     from runner.job import execute
     from runner.summary import summarise
 
     hydra_cfg = cast(DictConfig, HydraConfig.instance().cfg)
     folder, overrides = Path(hydra_cfg.hydra.runtime.output_dir), list(hydra_cfg.hydra.overrides.task)
+    if cfg.plan:
+        with suppress(OSError):
+            for made in (folder, folder.parent, folder.parent.parent):
+                made.rmdir()  # by Hydra, and empty
+        plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0]], Console())
+        return
+    jobs_are_processes = "submitit" in launcher_of(hydra_cfg)
+    if hydra_cfg.hydra.mode == RunMode.MULTIRUN and not jobs_are_processes:
+        sweep.run_job(cfg, folder, overrides, hydra_cfg)
+        return
     try:
         ended = execute(cfg, folder, overrides, hydra_cfg)
     except Exception as error:
@@ -61,12 +71,38 @@ def task(cfg: DictConfig) -> None:
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
             if not isinstance(error, BadInput):
                 traceback.print_exception(error)
-            print(f"runner: {' '.join(overrides)}: {message(error)}", file=sys.stderr)
-            raise JobFailed from error
+            said = f"{' '.join(overrides)}: {message(error)}"
+            print(f"runner: {said}", file=sys.stderr)  # in the job's log; `main` says it where the job was submitted
+            raise JobFailed(said) from error
         raise Carried(error) from error
     summarise(folder, ended, Console())
     if ended.status == "interrupted":
+        if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
+            cluster.leave(ended.reason)
         raise Stopped(128 + signal.Signals[ended.reason])
+
+
+class Planned(BaseException):
+    """A sweep was only to be planned. Carries its jobs past Hydra."""
+
+    def __init__(self, jobs: list[Job], cfgs: list[DictConfig]) -> None:
+        self.jobs, self.cfgs = jobs, cfgs
+
+    def show(self) -> None:
+        from rich.console import Console
+
+        from runner import plan
+
+        shared = sweep.shared(self.jobs)
+        names = [
+            " ".join(one for one in job.overrides if one not in shared and not one.startswith("seed="))
+            for job in self.jobs
+        ]
+        plan.show([sweep.plain(cfg) for cfg in self.cfgs], names, Console())
+
+
+def launcher_of(cfg: DictConfig) -> str:
+    return str(cfg.hydra.launcher._target_).lower()
 
 
 class CheckSweep(Callback):
@@ -79,7 +115,11 @@ class CheckSweep(Callback):
 
         loader = GlobalHydra.instance().config_loader()
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *config.hydra.overrides.task])
+        given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # as the sweeper has them
+        assert isinstance(given, list)
+        jobs: list[Job] = []
+        cfgs: list[DictConfig] = []
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *given])
         for batch in BasicSweeper.split_arguments(parsed, None):
             for overrides in batch:
                 job = loader.load_sweep_config(config, list(overrides))
@@ -87,6 +127,17 @@ class CheckSweep(Callback):
                     check_config(job)
                 except BadInput as error:
                     raise Carried(BadInput(f"{' '.join(overrides)}: {error}")) from error
+                folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
+                jobs.append(Job(overrides, folder.absolute()))
+                cfgs.append(job)
+        if config.plan:
+            raise Planned(jobs, cfgs)
+        if launcher_of(config).endswith("slurmlauncher"):
+            try:
+                cluster.submitting(config, len(jobs))
+            except BadInput as error:
+                raise Carried(error) from error
+        sweep.begin(jobs, config, own_processes="basic" in launcher_of(config))
 
 
 @contextmanager
@@ -110,14 +161,17 @@ def main() -> None:
     try:
         with _errors_raised():
             run()
-    except Stopped as stopped:
+            sweep.finish()
+    except Planned as planned:
+        planned.show()
+    except (Stopped, sweep.Interrupted) as stopped:
         sys.exit(stopped.code)
     except Carried as carried:
         _report(carried.error, verbose)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except JobFailed:
-        sys.exit(FAILED)  # each has said why
+    except JobFailed as failed:
+        _fail(failed)
     except HydraException as error:  # some of Hydra's are OSErrors too
         _report(error, verbose)
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -127,7 +181,19 @@ def main() -> None:
             BadInput(f"the output folder cannot be written: {error}; see hydra.run.dir and hydra.sweep.dir"), verbose
         )
     except Exception as error:
+        error = cluster.explained(error)
+        if isinstance(error, JobFailed):
+            _fail(error)
         _report(error, verbose)
+    finally:
+        sweep.report()
+
+
+def _fail(failed: JobFailed) -> NoReturn:
+    """A job failed; if it ran elsewhere, say why, otherwise it has said so."""
+    if failed.args:
+        print(f"runner: {failed}", file=sys.stderr)
+    sys.exit(FAILED)
 
 
 def _report(error: Exception, verbose: bool) -> NoReturn:
@@ -146,6 +212,10 @@ def message(error: BaseException) -> str:
     if unknown := re.search(r"Key '(\S+)' (?:is not in struct|not in '\w+')\s+full_key: (\S+)", text):
         return f"unknown key {unknown[2]}; `python -m runner --cfg job` with the same groups lists all there are"
     text = re.sub(r"\w+ raised while resolving interpolation: ", "", text)
+    if missing := re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'", text):
+        return (
+            f"hydra/launcher: {missing[1]} comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"
+        )
     lines = [line.strip() for line in text.splitlines()]
     wanted = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
     return "\n        ".join(dict.fromkeys(wanted))

@@ -40,6 +40,8 @@ def check(run: Experiment) -> None:
     optimizer, name = run.optimizer, type(run.optimizer).__name__
     if not needs_closure(optimizer):
         return
+    if run.ranks.count > 1:
+        raise BadInput(f"devices should be 1 with {name}, which evaluates a loss by itself, found {run.ranks.count}")
     if run.clip_norm is not None:
         raise BadInput(f"clip_norm should be null with {name}, which takes gradients itself, found {run.clip_norm}")
     if run.mixed:

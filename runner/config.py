@@ -22,6 +22,14 @@ class Until:
 
 
 @dataclass
+class SweepKnobs:
+    """How the jobs of a sweep share a machine."""
+
+    keep_going: bool = True
+    jobs_per_device: int = 1
+
+
+@dataclass
 class Config:
     """The knobs that belong to no group; their meaning stands in the README."""
 
@@ -35,12 +43,16 @@ class Config:
     log_every: int = 1
     eval_every: int | None = None
     device: str = "auto"
+    devices: int = 1
+    sync_batch_norm: bool = False
     precision: str = "fp32"
     deterministic: bool = False
     clip_norm: float | None = None
     checkpoint_minutes: float = 5.0
     data_root: str = field(default_factory=lambda: os.environ.get("RUNNER_DATA_ROOT") or "data")
     until: Until = field(default_factory=Until)
+    plan: bool = False
+    sweep: SweepKnobs = field(default_factory=SweepKnobs)
     recipe: Any = MISSING
     dataset: Any = MISSING
     arch: Any = MISSING

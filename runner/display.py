@@ -1,9 +1,10 @@
 """What a person sees while a run goes on: a live line at a terminal, plain lines at intervals anywhere else."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import Tensor
 
-from runner.records import Cell
+from runner.records import Cell, Cells
 
 PLAIN_SECONDS = 10.0  # between lines of a log
 LIVE_SECONDS = 0.2  # between redraws at a terminal
@@ -66,6 +67,33 @@ class Display:
             left = (self.steps - step) / rate if rate else float("inf")
             line = f"step {step}/{self.steps}  {rate:.1f}/s  {duration(left)} left  {values}"
             print(line, file=self.console.file, flush=True)
+
+
+class Reporter:
+    """Tells another process, by `send`, what a `Display` would show."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], steps: int, start: int) -> None:
+        self._send, self.steps, self.start = send, steps, start
+        self._began = self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._send({"step": self.start, "steps": self.steps})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    def show(self, step: int, row: Cells) -> None:
+        now = time.monotonic()
+        if now - self._told < LIVE_SECONDS and step < self.steps:
+            return
+        self._told = now
+        rate = (step - self.start) / max(now - self._began, 1e-9)
+        shown = {name: float(middle(cell)) for name, cell in row.items() if cell is not None and _is_shown(name)}
+        values = {name.removeprefix("train_"): value for name, value in shown.items()}
+        self._send({"step": step, "rate": rate, "values": values})
 
 
 def middle(cell: Tensor | float | int | str) -> Tensor | float | int | str:

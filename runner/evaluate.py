@@ -12,17 +12,16 @@ def evaluate(run: Experiment) -> Cells:
     """`test_loss` and `test_error`, means over the samples, 0-d tensors or (R,), of the network in evaluation mode;
     nothing for data without a test set."""
     run.model.eval()
-    found = [_evaluate(run, rows) for rows in run.networks.parts()]
+    found = joined([_evaluate(run, rows) for rows in run.networks.parts()])
     run.model.train()
-    return joined(found)
+    return run.ranks.total(found)
 
 
 def _evaluate(run: Experiment, rows: Rows) -> Cells:
     loss = wrong = torch.zeros((), dtype=torch.float64, device=run.device)
-    samples = 0
+    samples = run.batches.test_size
     for batch in run.batches.test():
         outputs = run.outputs(batch, rows)
         loss = loss + run.losses(outputs, batch).double() * len(batch)
         wrong = wrong + run.errors(outputs, batch) * len(batch)
-        samples += len(batch)
     return {"test_loss": loss / samples, "test_error": wrong / samples} if samples else {}

@@ -11,6 +11,7 @@ from runner.curvature.batch_loss import BatchLoss
 from runner.dataset.batches import Batch, Batches
 from runner.networks import Networks, Rows
 from runner.probe.base import Probe
+from runner.ranks import ALONE, Ranks
 from runner.schedule import Schedule
 from runner.seeds import derived
 from runner.task import Task
@@ -24,6 +25,7 @@ class Experiment:
     loss_fn: nn.Module
     task: Task
     batches: Batches
+    undivided: Batches  # those of all ranks, of which `batches` are this one's parts
     optimizer: torch.optim.Optimizer
     rates: list[float]  # the initial rate of each parameter group
     schedule: Schedule
@@ -36,6 +38,7 @@ class Experiment:
     until_grad_norm: float | None
     precision: str
     device: torch.device
+    ranks: Ranks = ALONE
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,9 +69,11 @@ class Experiment:
         """The fraction of wrong decisions in float64, 0-d, or of each network, (R,)."""
         return self.task.wrong(outputs, batch.labels).double().mean(-1)
 
-    def seed_draws(self, step: int) -> None:
-        """Dropout masks and whatever else the network draws at a step are a pure function of (seed, step)."""
-        randomness.seed(derived(self.seed, "draws", step), self.device)
+    def seed_draws(self, step: int, rank: int = 0) -> None:
+        """Dropout masks and whatever else the network draws at a step are a pure function of (seed, step) and of the
+        rank, whose samples are others."""
+        whose = (rank,) if rank else ()
+        randomness.seed(derived(self.seed, "draws", step, *whose), self.device)
 
     def targets(self, batch: Batch) -> Tensor:
         return self.task.targets(batch.labels, self.dtype)
@@ -77,9 +82,16 @@ class Experiment:
         """L_B with the random draws that the training step `step` makes; of these rows of the stack, if it is one."""
         part = batch if rows is None else batch.rows(rows)
         with randomness.preserved(self.device):
-            self.seed_draws(step)
+            self.seed_draws(step, part.rank)
             return BatchLoss(
-                self.model, self.loss_fn, part.inputs, self.targets(part), dtype, rows=rows, own_data=part.own
+                self.model,
+                self.loss_fn,
+                part.inputs,
+                self.targets(part),
+                dtype,
+                rows=rows,
+                own_data=part.own,
+                share=part.share,
             )
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -8,7 +8,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 # Where a run is written, where it computes, and how long it goes on do not make it another run.
-_NOT_IDENTITY = ("hydra", "name", "device", "data_root", "epochs", "steps", "checkpoint_minutes", "recipe")
+_NOT_IDENTITY = (
+    "hydra",
+    "name",
+    "device",
+    "data_root",
+    "epochs",
+    "steps",
+    "checkpoint_minutes",
+    "sweep",
+    "plan",
+    "recipe",
+)
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:

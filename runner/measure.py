@@ -9,9 +9,9 @@ from torch import Tensor
 
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.operator import Matrix, Operator
-from runner.curvature.streamed import Loss, StreamedLoss
+from runner.curvature.streamed import Loss, ShardedLoss, StreamedLoss
 from runner.curvature.vectors import Vector
-from runner.dataset.batches import Batch
+from runner.dataset.batches import Batch, Batches
 from runner.experiment import Experiment
 from runner.networks import Rows
 from runner.probe.base import Place, Point, Probe, prefix
@@ -20,12 +20,14 @@ from runner.seeds import derived
 
 
 class Spot(NamedTuple):
-    """Which loss: of what data, in which dtype, and of which row of a stack (None: of all that are measured)."""
+    """Which loss: of what data, in which dtype, of which row of a stack (None: of all that are measured), and whether
+    every rank has all of the data, or its part."""
 
     place: Place
     samples: int
     dtype: torch.dtype
     row: int | None
+    undivided: bool = False
 
 
 class Measurement:
@@ -88,7 +90,8 @@ class Measurement:
 
     def _point(self, name: str, probe: Probe, row: int | None, place: Place) -> Point:
         dtype = probe_dtype(probe, self.run)
-        here = Spot(place, probe.samples if place == "sample" else 0, dtype, row)
+        undivided = self.run.ranks.count > 1 and not probe.streams
+        here = Spot(place, probe.samples if place == "sample" else 0, dtype, row, undivided)
         if (name, here) not in self._points:
             replica = self.run.networks.ids[row or 0]
             self._points[name, here] = Point(
@@ -96,7 +99,7 @@ class Measurement:
                 g=self._gradient(Spot("batch", 0, dtype, row)),
                 at_w=lambda: self._gradient(here),
                 lr=self.lr,
-                next=lambda: self._build(self.run.batches(self.step + 1), here, self.step + 1),
+                next=lambda: self._joint(self._batches(here)(self.step + 1), here, self.step + 1),
                 operator=lambda matrix: self._operator(here, matrix),
                 seed=derived(self.run.seed + replica, "probe", name, self.step),
                 place=place,
@@ -106,21 +109,29 @@ class Measurement:
 
     def _loss(self, at: Spot) -> Loss:
         if at not in self._losses:
-            batches = self.run.batches
+            batches = self._batches(at)
             if at.place == "dataset":
-                self._losses[at] = StreamedLoss(lambda: self._parts(at))
+                self._losses[at] = StreamedLoss(lambda: self._parts(at), self.run.ranks.total)
             else:
                 batch = {
-                    "batch": lambda: self._batch,
+                    "batch": lambda: batches(self.step) if at.undivided else self._batch,
                     "heldout": lambda: batches.heldout(self.step),
                     "sample": lambda: batches.sample(at.samples),
                 }
-                self._losses[at] = self._build(batch[at.place](), at, self.step)
+                self._losses[at] = self._joint(batch[at.place](), at, self.step)
         return self._losses[at]
 
-    def _parts(self, at: Spot) -> Iterator[tuple[float, BatchLoss]]:
+    def _batches(self, at: Spot) -> Batches:
+        return self.run.undivided if at.undivided else self.run.batches
+
+    def _parts(self, at: Spot) -> Iterator[BatchLoss]:
         for batch in self.run.batches.whole():
-            yield len(batch) / self.run.batches.size, self._build(batch, at, self.step)
+            yield self._build(batch, at, self.step)
+
+    def _joint(self, batch: Batch, at: Spot, step: int) -> Loss:
+        """The loss of a batch, of which the ranks hold parts if there are several."""
+        own, ranks = self._build(batch, at, step), self.run.ranks
+        return own if ranks.count == 1 or at.undivided else ShardedLoss(own, ranks.total)
 
     def _build(self, batch: Batch, at: Spot, step: int) -> BatchLoss:
         return self.run.batch_loss(batch, step, at.dtype, self._stack if at.row is None else at.row)

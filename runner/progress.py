@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import epochs
+from runner import epochs, writing
 from runner.ending import Ended, together
 from runner.experiment import Experiment
-from runner.records import Cell, Cells, Table, write_file
+from runner.records import Cell, Cells, Mark, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
 FLUSH_SECONDS = 1.0
@@ -34,12 +34,13 @@ class Progress:
                 self.tables[name] = Table(folder / f"{name}.csv", ["step", "replica", *probe.table, "on"])
         self.epoch = epochs.Epoch(self.probe_columns)
         self.outcomes: dict[int, Ended] = {}  # of the replicas that have come to their end
+        self._files: set[Path] = set()  # of probes, that are not synced yet
         self._flushed = time.monotonic()
 
     def begin(self, state: dict[str, Any] | None) -> None:
         """Start new tables, or go on from a checkpoint's state: what was written after it is cut off."""
         for name, table in self.tables.items():
-            table.start(state["tables"][name] if state else None)
+            table.start(Mark(*state["tables"][name]) if state else None)
         if state:
             self.step = state["step"]
             self.outcomes = {int(one): Ended(*ended) for one, ended in state["outcomes"].items()}
@@ -51,7 +52,7 @@ class Progress:
                 probe.load(state["probes"][name])
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint at w_step keeps, all rows before `step` being on disk."""
+        """What a checkpoint at w_step keeps, all rows and files before `step` being on disk."""
         return {
             "step": step,
             "model": self.run.networks.state(),
@@ -60,7 +61,7 @@ class Progress:
             "optimizer": self.run.optimizer.state_dict(),
             "epoch": self.epoch.state(),
             "probes": {name: probe.state() for name, probe in self.run.probes.items()},
-            "tables": self.flush(sync=True),
+            "tables": {name: list(mark) for name, mark in self.flush(sync=True).items()},
         }
 
     def add_row(self, cells: Cells, last: bool = False) -> None:
@@ -80,7 +81,7 @@ class Progress:
     def add_files(self, name: str, files: Iterable[tuple[str, Any]]) -> None:
         """Files in the probe's own folder, each whole or not there."""
         for stem, content in files:
-            write_file(self.folder / name, stem, content)
+            self._files.add(write_file(self.folder / name, stem, content))
 
     def end_epoch(self, cells: Cells, rows: Sequence[int] | None = None) -> None:
         """Write the row of the epoch that ended with the step of `cells`, and begin the next; of given `rows` of the
@@ -107,7 +108,11 @@ class Progress:
         live = dict.fromkeys(self.run.networks.ids, ended)
         return [{"replica": one, **how._asdict()} for one, how in sorted((live | self.outcomes).items())]
 
-    def flush(self, sync: bool = False) -> dict[str, int]:
-        """Write all rows that wait; the tables' sizes in bytes."""
+    def flush(self, sync: bool = False) -> dict[str, Mark]:
+        """Write all rows that wait; what is in the tables' files. `sync`: so that they and the probes' files outlast
+        a power cut."""
         self._flushed = time.monotonic()
+        for path in self._files | {path.parent for path in self._files} if sync else ():
+            writing.sync(path)
+            self._files.discard(path)
         return {name: table.flush(sync) for name, table in self.tables.items()}

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from runner.arch.synchronised import SynchronisedBatchNorm
 from runner.experiment import Experiment
 from runner.identity import config_hash
 
@@ -20,12 +22,27 @@ def meta(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
         "hash": config_hash(cfg),
         "versions": versions(),
         "device": device_name(run.device),
+        "devices": run.ranks.count,
+        "batch_norm": batch_norm(run),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "git_commit": git_commit(),
         "parameters": sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
         "steps_per_epoch": run.batches.steps_per_epoch,
     }
+
+
+def batch_norm(run: Experiment) -> str | None:
+    """What its statistics are of, where several ranks share a batch; None: it has none, or there is one process."""
+    kinds = {type(module) for module in run.model.modules() if isinstance(module, _BatchNorm)}
+    if run.ranks.count == 1 or not kinds:
+        return None
+    if kinds == {SynchronisedBatchNorm}:
+        return "statistics of the whole batch, synchronised over the devices"
+    return (
+        f"statistics of each device's own part of a batch: the loss is that of one process that averages over "
+        f"{run.ranks.count} sub-batches; running statistics are the mean over the devices"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -78,7 +78,7 @@ def probing(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def experiment(cfg: DictConfig, replica: int = 0) -> Experiment:
     """What the config describes, in its initial state; of several replicas, one: the run with the seed `seed + r`."""
     cfg = cfg.copy()
-    cfg.seed, cfg.replicas = cfg.seed + replica, 1
+    cfg.seed, cfg.replicas, cfg.devices = cfg.seed + replica, 1, 1
     return build(cfg)
 
 

@@ -69,7 +69,8 @@ def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> En
             with costs.training.running():
                 update(run, state)
             costs.steps += 1
-            progress.epoch.add_step(state.cells["train_loss"], state.cells["train_error"], len(state.batch))
+            samples = run.batches.samples(step)
+            progress.epoch.add_step(state.cells["train_loss"], state.cells["train_error"], samples)
     progress.outcomes |= {one: Ended("finished", run.steps) for one in run.networks.ids}
     return Ended("finished", run.steps)
 
@@ -98,15 +99,17 @@ def set_rate(run: Experiment, step: int) -> float:
 def forward_backward(run: Experiment, step: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, error and |g| of the training batch, 0-d tensors or (R,); g stays in the parameters' `.grad`."""
     run.networks.zero_grad()
-    found = []
-    for rows in run.networks.parts():
-        run.seed_draws(step)
-        part = batch.rows(rows)
-        outputs = run.outputs(part, rows)
-        losses = run.losses(outputs, part)
-        losses.sum().backward()
-        found.append((losses.detach(), run.errors(outputs.detach(), part)))
-    loss, error = (torch.cat(parts) if run.networks.stacked else parts[0] for parts in zip(*found, strict=True))
+    found, sums = [], list[Tensor]()
+    with run.ranks.together(run.model, batch.share, sums):
+        for rows in run.networks.parts():
+            run.seed_draws(step, batch.rank)
+            part = batch.rows(rows)
+            outputs = run.outputs(part, rows)
+            losses = part.share * run.losses(outputs, part)
+            losses.sum().backward()
+            found.append((losses.detach(), part.share * run.errors(outputs.detach(), part)))
+        sums += (torch.cat(parts) if run.networks.stacked else parts[0] for parts in zip(*found, strict=True))
+    loss, error = sums
     return loss, error, run.networks.grad_norm()
 
 

@@ -35,6 +35,7 @@ class BatchLoss:
     one of them alone. A slice, or a list, measures R of them at once: every vector here is then stacked, (R, *shape),
     outputs are (R, …) and losses (R,). They see the same batch, or, with `own_data`, each its own: inputs and targets
     (R, …).
+    `share`: a factor of the loss and of all that is linear in it, for a batch that is a part of a larger one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class BatchLoss:
         *,
         rows: slice | list[int] | int | None = None,
         own_data: bool = False,
+        share: float = 1.0,
     ) -> None:
         parameters = dict(model.named_parameters())
         if not any(p.requires_grad for p in parameters.values()):
@@ -59,7 +61,7 @@ class BatchLoss:
         self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
         self._data = 0 if own_data else None
         self.draws = randomness.capture(self.device)
-        self._loss_fn = loss_fn
+        self._loss_fn, self.share = loss_fn, share
 
     def buffers(self) -> Vector:
         """A fresh copy of the model's buffers, floats in this loss's dtype."""
@@ -119,7 +121,7 @@ class BatchLoss:
         value = self._evaluate(outputs, targets)
         if value.dim() != 0:
             raise ValueError(f"loss_fn should return the mean loss, a 0-d tensor, found shape {tuple(value.shape)}")
-        return value
+        return value if self.share == 1 else self.share * value
 
     def _evaluate(self, outputs: Any, targets: Any) -> Tensor:
         if not isinstance(self._loss_fn, nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import register_dataclass, tree_leaves, tree_map
 
 from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.forward import Split
@@ -27,6 +27,9 @@ class HessianProduct:
 
     product: Vector
     gHg: Tensor
+
+
+register_dataclass(HessianProduct)  # so that products with parts of a loss can be added
 
 
 def hessian_map(loss: BatchLoss) -> Product:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import register_dataclass, tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from runner.curvature.batch_loss import BatchLoss
@@ -22,6 +22,9 @@ class Split:
     gHg: Tensor
     gGg: Tensor
     gHrg: Tensor
+
+
+register_dataclass(Split)  # so that splits of parts of a loss can be added
 
 
 @additive

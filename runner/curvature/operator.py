@@ -1,14 +1,14 @@
 """H, G and H_r as symmetric linear maps on flat vectors: all that a Krylov method or a trace estimate needs to know."""
 
+from functools import cache
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.exact import Product, gauss_newton_map, hessian_map, residual_map
-from runner.curvature.streamed import Loss
-from runner.curvature.vectors import flatten, unflatten
+from runner.curvature.exact import gauss_newton_map, hessian_map, residual_map
+from runner.curvature.streamed import Loss, ShardedLoss, additive
+from runner.curvature.vectors import Vector, flatten, unflatten
 
 Matrix = Literal["H", "G", "H_r"]
 MATRICES: tuple[Matrix, ...] = get_args(Matrix)
@@ -23,17 +23,16 @@ class Operator:
     """
 
     def __init__(self, loss: Loss, matrix: Matrix) -> None:
-        self._loss, self._map = loss, _maps[matrix]
+        self._loss = loss
         self.device, self.dtype = loss.device, loss.dtype
         self.n = sum(w.numel() for w in loss.weights.values())
-        self._kept: Product | None = None
+        product_of = cache(_maps[matrix]) if isinstance(loss, BatchLoss | ShardedLoss) else _maps[matrix]
+
+        @additive
+        def product(part: BatchLoss, v: Vector) -> Tensor:
+            return flatten(product_of(part)(v))
+
+        self._product = product
 
     def __call__(self, v: Tensor) -> Tensor:
-        vector = unflatten(v, self._loss.weights)
-        if isinstance(self._loss, BatchLoss):
-            self._kept = self._kept or self._map(self._loss)
-            return flatten(self._kept(vector))
-        total = torch.zeros_like(v)
-        for share, part in self._loss.parts():
-            total.add_(flatten(self._map(part)(vector)), alpha=share)
-        return total
+        return self._product(self._loss, unflatten(v, self._loss.weights))

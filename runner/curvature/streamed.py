@@ -1,30 +1,35 @@
-"""The loss of more samples than are held at once: a mean over parts, each weighted by its number of samples."""
+"""The loss of more samples than are held at once: a sum over parts, each with its share of the samples."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.vectors import Vector
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Part = tuple[float, BatchLoss]  # its share of all samples, and its mean loss
+
+
+def _alone(found: Any) -> Any:
+    return found
 
 
 class StreamedLoss:
-    """L(w) = sum_b (N_b / N) L_b(w): a function of the weights as `BatchLoss` is, whose parts are built when needed.
+    """L(w) = sum_b (N_b / N) L_b(w): a function of the weights as `BatchLoss` is, whose parts, with `share` = N_b / N,
+    are built when needed.
 
-    Batch statistics are those of each part.
+    Batch statistics are those of each part. `total`: where several processes hold parts, the sum over all of them of
+    what each has found over its own. They measure the same things in the same order then.
     """
 
-    def __init__(self, parts: Callable[[], Iterator[Part]]) -> None:
-        self.parts = parts
-        first = next(parts())[1]
+    def __init__(self, parts: Callable[[], Iterator[BatchLoss]], total: Callable[[Any], Any] = _alone) -> None:
+        self.parts, self.total = parts, total
+        first = next(parts())
         self.weights, self.device, self.dtype = first.weights, first.device, first.dtype
         self.stacked = first.stacked
 
@@ -36,29 +41,28 @@ class StreamedLoss:
         return additive(BatchLoss.gradient)(self, weights)
 
 
+class ShardedLoss(StreamedLoss):
+    """The loss of one batch of which each of several processes holds one part, this one `own`."""
+
+    def __init__(self, own: BatchLoss, total: Callable[[Any], Any]) -> None:
+        super().__init__(lambda: iter((own,)), total)
+
+
 Loss = BatchLoss | StreamedLoss
 
 
 def additive(measure: Callable[Concatenate[BatchLoss, P], R]) -> Callable[Concatenate[Loss, P], R]:
-    """A measurement that is linear in the loss: that of a streamed loss is the weighted sum over its parts."""
+    """A measurement that is linear in the loss: that of a streamed loss is the sum over its parts. What it returns is a
+    tensor, or a tree of them to torch's pytree."""
 
     @wraps(measure)
     def call(loss: Loss, *args: P.args, **kwargs: P.kwargs) -> R:
         if isinstance(loss, BatchLoss):
             return measure(loss, *args, **kwargs)
-        total: Any = None
-        for share, part in loss.parts():
-            total = _plus(total, share, measure(part, *args, **kwargs))
-        return total
+        found: Any = None
+        for part in loss.parts():
+            one = measure(part, *args, **kwargs)
+            found = one if found is None else tree_map(torch.add, found, one)
+        return loss.total(found)
 
     return call
-
-
-def _plus(total: Any, share: float, found: Any) -> Any:
-    """total + share * found, entry by entry of dicts and dataclasses; total = None is zero."""
-    if isinstance(found, Tensor):
-        return share * found if total is None else torch.add(total, found, alpha=share)
-    if isinstance(found, dict):
-        return {name: _plus(total and total[name], share, entry) for name, entry in found.items()}
-    names = [field.name for field in fields(found)]
-    return type(found)(**{name: _plus(total and getattr(total, name), share, getattr(found, name)) for name in names})

@@ -1,7 +1,8 @@
 """Which samples are in the batch of a step: random access, without any state but the seed."""
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,15 @@ class Batch:
     """What the network sees: `inputs` (B, ...), normalised and augmented; `labels` (B,), int64.
 
     `own`: each of R networks side by side sees a batch of its own, (R, B, ...) and (R, B).
+    `share`: of the samples of the whole that it is a part of, a batch that several ranks see together, or all data;
+    `rank`: whose part it is.
     """
 
     inputs: Tensor
     labels: Tensor
     own: bool = False
+    share: float = 1.0
+    rank: int = 0
 
     def __len__(self) -> int:
         return self.labels.shape[-1]
@@ -33,12 +38,12 @@ class Batch:
         """What these of the networks see."""
         if not self.own or here is None:
             return self
-        return Batch(self.inputs[here], self.labels[here], own=not isinstance(here, int))
+        return replace(self, inputs=self.inputs[here], labels=self.labels[here], own=not isinstance(here, int))
 
     def first(self, count: int) -> "Batch":
         """Its first samples."""
         here = (slice(None), slice(count)) if self.own else slice(count)
-        return Batch(self.inputs[here], self.labels[here], self.own)
+        return replace(self, inputs=self.inputs[here], labels=self.labels[here])
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,32 @@ class Batches:
         self._seeds = [seed + r for r in range(replicas if self._own else 1)]
         self._epochs: list[_Epoch] = []
         self._whole: Batch | None = None  # the only batch there is, if so
+        self._rank, self._ranks = 0, 1
+
+    def part(self, rank: int, ranks: int) -> "Batches":
+        """What one of several ranks sees: of every batch an equal part, the first ranks one sample more where it does
+        not come out even. Raises BadInput where a batch has too few samples."""
+        if (smallest := self.size - (self.steps_per_epoch - 1) * self._at_most) < ranks:
+            found = f"of {smallest} samples" if smallest == self._at_most else f"of {smallest} at the end of an epoch"
+            raise BadInput(
+                f"batch_size should leave at least one sample for each of {ranks} devices, found a batch {found};"
+                " choose another batch_size, or fewer devices"
+            )
+        mine = copy.copy(self)
+        mine._rank, mine._ranks = rank, ranks
+        return mine
+
+    def samples(self, step: int) -> int:
+        """How many are in the batch of `step`, of all ranks together."""
+        return min(self._at_most, self.size - step % self.steps_per_epoch * self._at_most)
 
     @property
     def has_test(self) -> bool:
         return self._data.test is not None
+
+    @property
+    def test_size(self) -> int:
+        return len(self._data.test) if self._data.test else 0
 
     def __call__(self, step: int) -> Batch:
         """The training batch of update number `step`, from 0. It may be that of later steps, too: do not
@@ -98,7 +125,8 @@ class Batches:
         if not self._always_whole:
             return self._slice(step, 0)
         if self._whole is None:
-            self._whole = self._batch(self._data.train.inputs, self._data.train.labels)
+            train, here = self._data.train, self._mine(0, self.size)
+            self._whole = self._batch(train.inputs[here], train.labels[here], self.size)
         return self._whole
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -124,23 +152,37 @@ class Batches:
 
     def sample(self, count: int) -> Batch:
         """The same `count` training samples in every run, or all of them, drawn at random, without augmentation."""
-        order = np.random.default_rng(derived(0, "sample")).permutation(self.size)[:count]
-        return self._batch(*self._select(torch.from_numpy(np.sort(order)).to(self._data.train.inputs.device)))
+        order = np.sort(np.random.default_rng(derived(0, "sample")).permutation(self.size)[:count])
+        mine = order[self._mine(0, len(order))]
+        return self._batch(*self._select(torch.from_numpy(mine).to(self._data.train.inputs.device)), len(order))
+
+    def require_sample(self, name: str, count: int) -> None:
+        """Raises BadInput, naming the probe, unless every rank has a part of the sample."""
+        if count < self._ranks:
+            raise BadInput(f"probe.{name}.samples should be at least {self._ranks}, one for each device, found {count}")
 
     def whole(self) -> Iterator[Batch]:
         """All training samples in their own order, in batches of the training's size, without augmentation."""
         for start in range(0, self.size, self._at_most):
-            here = torch.arange(start, min(start + self._at_most, self.size), device=self._data.train.inputs.device)
-            yield self._batch(*self._select(here))
+            here = self._mine(start, min(self._at_most, self.size - start))
+            indices = torch.arange(here.start, here.stop, device=self._data.train.inputs.device)
+            yield self._batch(*self._select(indices), self.size)
 
     def test(self, size: int = 1000) -> Iterator[Batch]:
         """The test set in its own order, `size` samples at a time, without augmentation; nothing if there is
         none."""
         if (split := self._data.test) is None:
             return
-        for start in range(0, len(split), size):
-            here = slice(start, start + size)
-            yield self._batch(split.inputs[here], split.labels[here])
+        for start in range(0, len(split), size * self._ranks):
+            here = self._mine(start, min(size * self._ranks, len(split) - start))
+            if here.start < here.stop:
+                yield self._batch(split.inputs[here], split.labels[here], len(split))
+
+    def _mine(self, start: int, length: int) -> slice:
+        """Where this rank's samples are among `length` from `start` on."""
+        each, more = divmod(length, self._ranks)
+        start += self._rank * each + min(self._rank, more)
+        return slice(start, start + each + (self._rank < more))
 
     @property
     def _always_whole(self) -> bool:
@@ -154,9 +196,8 @@ class Batches:
     def _slice(self, step: int, ahead: int) -> Batch:
         """The batch of `step`, if every position were `ahead` further in the epoch's order."""
         number, index = divmod(step, self.steps_per_epoch)
-        length = min(self._at_most, self.size - index * self._at_most)
-        start = (index * self._at_most + ahead) % self.size
-        here = slice(start, start + length)
+        length = self.samples(step)
+        here = self._mine((index * self._at_most + ahead) % self.size, length)
         if not self._epochs or self._epochs[0].number != number:
             self._epochs = [self._draw(number, seed) for seed in self._seeds]
         inputs, labels = self._select(_joined([epoch.order[here] for epoch in self._epochs]))
@@ -164,11 +205,12 @@ class Batches:
             offsets = _joined([epoch.offsets[here] for epoch in self._epochs if epoch.offsets is not None])
             flips = _joined([epoch.flips[here] for epoch in self._epochs if epoch.flips is not None])
             inputs = crop_flip(inputs, offsets, flips, padding)
-        batch = self._batch(inputs, labels)
+        batch = self._batch(inputs, labels, length)
         if not self._own:
             return batch
         each = (len(self._seeds), length)
-        return Batch(batch.inputs.unflatten(0, each), batch.labels.unflatten(0, each), own=True)
+        inputs, labels = batch.inputs.unflatten(0, each), batch.labels.unflatten(0, each)
+        return replace(batch, inputs=inputs, labels=labels, own=True, share=1.0)
 
     def _draw(self, number: int, seed: int) -> _Epoch:
         rng = np.random.default_rng(derived(seed, "order", number))
@@ -191,8 +233,8 @@ class Batches:
             return train.inputs.index_select(0, indices), train.labels.index_select(0, indices)
         return _send(train.inputs, indices, self._device), _send(train.labels, indices, self._device)
 
-    def _batch(self, inputs: Tensor, labels: Tensor) -> Batch:
-        """Inputs and labels as the network takes them, on the device.
+    def _batch(self, inputs: Tensor, labels: Tensor, of: int) -> Batch:
+        """Inputs and labels as the network takes them, on the device: a part of the `of` samples of a whole.
 
         Normalised in float32, whatever the dtype, and by operations that every device rounds correctly: the
         values are the same on every device and in every dtype.
@@ -200,7 +242,7 @@ class Batches:
         inputs, labels = inputs.to(self._device), labels.to(self._device)
         if self._mean is not None and self._std is not None:
             inputs = (inputs.to(torch.float32) - self._mean) / self._std
-        return Batch(inputs.to(self._dtype), labels)
+        return Batch(inputs.to(self._dtype), labels, share=len(labels) / of, rank=self._rank)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

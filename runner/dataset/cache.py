@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from runner.dataset.files import alone, replacing, writable
 from runner.errors import BadInput
 
 Tensors = dict[str, Tensor]
+_SMALL = 2**20  # bytes of what is not a tensor; it takes a thousand
 
 
 def cached(name: str, root: Path, fingerprint: str, build: Callable[[], Tensors]) -> Tensors:
@@ -58,6 +60,7 @@ def _save(path: Path, fingerprint: str, tensors: Tensors) -> None:
 def _load(path: Path, fingerprint: str) -> Tensors | None:
     """The tensors in `path`; None if there is no such file, or it is damaged, or of another fingerprint."""
     try:
+        _check_entries(path)
         content = torch.load(path, mmap=True, weights_only=True)
         if content["fingerprint"] != fingerprint:
             return None
@@ -66,6 +69,17 @@ def _load(path: Path, fingerprint: str) -> Tensors | None:
     except Exception:  # a damaged file can raise anything; it will be written anew
         return None
     return tensors if intact else None
+
+
+def _check_entries(path: Path) -> None:
+    """Raises where a checksum of the zip is wrong that torch.load does not look at: those of all but the tensors' own
+    bytes, which take long to read and have sums of their own."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if "/data/" not in entry.filename:
+                if entry.file_size > _SMALL:
+                    raise zipfile.BadZipFile(f"{entry.filename} should be small")
+                archive.read(entry)
 
 
 def _checksums(tensors: Tensors) -> dict[str, int]:

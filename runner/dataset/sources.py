@@ -12,6 +12,8 @@ from typing import Protocol
 from runner.errors import BadInput
 
 _LIMIT = 2**22  # bytes of one entry of a zip
+_ENTRIES = 2**18  # of a zip; the largest published one has half as many
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack in one go, whatever was announced
 
 
 class Source(Protocol):
@@ -87,7 +89,9 @@ class Zip:
 
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
-        entries = {}
+        entries: dict[str, zipfile.ZipInfo] = {}
+        if len(self._zip.infolist()) > _ENTRIES:
+            raise BadInput(f"{self.path} is refused: it should have at most {_ENTRIES} entries, found more.")
         for entry in self._zip.infolist():
             if entry.filename.startswith("/") or ".." in entry.filename.split("/"):
                 raise BadInput(f"{self.path} is refused: its entry {entry.filename!r} would leave the folder.")
@@ -110,6 +114,8 @@ class Zip:
             entry = self._entries[name]
             if entry.file_size > _LIMIT:
                 raise ValueError(f"it announces {entry.file_size} bytes, more than {_LIMIT}")
+            if entry.compress_type not in _COMPRESSIONS:
+                raise ValueError(f"it is compressed by method {entry.compress_type}, neither stored nor deflated")
             return self._zip.read(entry)  # which reads no more than announced, and checks the entry's checksum
         except (
             KeyError,

@@ -10,6 +10,8 @@ from runner.dataset.files import alone, replacing
 from runner.errors import BadInput
 
 LIMIT = 2**30  # bytes that an archive may unpack to; the largest published one needs a fifth of that
+HEADERS = 2**16  # bytes of what describes an entry, which is held in memory; the published ones need 512
+ENTRIES = 1000  # files and folders; the published archives have up to 10
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -17,7 +19,7 @@ def unpack(archive: Path, target: Path) -> None:
     there.
 
     Raises BadInput for entries that are neither files nor folders or would leave the folder, for archives
-    that hold more than `LIMIT` bytes, and for damaged ones.
+    that hold more than `LIMIT` bytes or `ENTRIES`, and for damaged ones.
     """
     try:
         with alone(target):
@@ -34,8 +36,11 @@ def unpack(archive: Path, target: Path) -> None:
 def _unpack(archive: Path, folder: str, target: Path) -> None:
     target.mkdir()
     with _Bounded(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
+        for number, member in enumerate(tar):
+            if number == ENTRIES:
+                raise tarfile.TarError(f"it holds more than {ENTRIES} files and folders")
             path = target / _inside(member.name, folder)
+            stream.allow(0 if member.isdir() else member.size)
             if member.isdir():
                 path.mkdir(parents=True, exist_ok=True)
                 continue
@@ -58,8 +63,16 @@ def _inside(name: str, folder: str) -> str:
 class _Bounded(gzip.GzipFile):
     """Refuses to go on for ever: whatever is unpacked, skipped or parsed passes through here."""
 
+    _allowed = HEADERS
+
+    def allow(self, size: int) -> None:
+        """The coming entry of this size may be read, and what describes the one after it."""
+        self._allowed = self.tell() + size + HEADERS
+
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
         if self.tell() > LIMIT:
             raise tarfile.TarError(f"it holds more than {LIMIT} bytes")
+        if self.tell() > self._allowed:
+            raise tarfile.TarError(f"it describes an entry by more than {HEADERS} bytes")
         return data

@@ -7,6 +7,7 @@ the file's data but `frombuffer`, with a numeric type.
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,9 @@ def load(path: Path) -> dict[str, Any]:
     Raises BadInput for anything else.
     """
     try:
-        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        data = path.read_bytes()
+        _check_memo(data)
+        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__} instead of a dict")
         return {_text(key): value.array if isinstance(value, _Array) else value for key, value in content.items()}
@@ -33,6 +36,14 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is refused: {error}. It should be a pickle of arrays, lists, strings and numbers in the"
             " published layout; replace it with the published file."
         ) from error
+
+
+def _check_memo(data: bytes) -> None:
+    """A pickle numbers what it will refer to again, and Python makes room up to the largest number at once: in seven
+    bytes one could ask for all memory."""
+    for operation, argument, _ in pickletools.genops(data):
+        if operation.name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
+            raise pickle.UnpicklingError(f"it names its object {argument}, and has not so many")
 
 
 def _text(key: object) -> str:

@@ -35,7 +35,7 @@ class Point:
     g: Vector
     at_w: Callable[[], Vector]
     lr: float
-    next: Callable[[], BatchLoss]
+    next: Callable[[], Loss]
     operator: Callable[[Matrix], Operator]
     seed: int
     place: Place = "batch"
@@ -55,7 +55,7 @@ class Probe(ABC):
     """
 
     names: ClassVar[tuple[str, ...]]
-    streams: ClassVar[bool] = True  # whether it can measure a loss that is held in parts only
+    streams: ClassVar[bool] = True  # whether it can measure a loss that is held in parts; else every rank has it whole
     side_by_side: ClassVar[bool] = False  # whether it takes stacked networks, numbers (R,); else one after the other
 
     every: int | None = None

@@ -57,10 +57,10 @@ def test_streamed_parts_are_weighted_by_their_size(matrix: str) -> None:
     """16 + 4 samples: unweighted means are far off."""
     model, (inputs, targets) = network(), data(20)
 
-    def parts() -> Iterator[tuple[float, BatchLoss]]:
+    def parts() -> Iterator[BatchLoss]:
         for here in (slice(0, 16), slice(16, 20)):
-            count = len(inputs[here])
-            yield count / 20, BatchLoss(model, nn.CrossEntropyLoss(), inputs[here], targets[here])
+            share = len(inputs[here]) / 20
+            yield BatchLoss(model, nn.CrossEntropyLoss(), inputs[here], targets[here], share=share)
 
     streamed, whole = StreamedLoss(parts), BatchLoss(model, nn.CrossEntropyLoss(), inputs, targets)
     v = torch.randn(Operator(whole, "H").n, dtype=torch.float64)

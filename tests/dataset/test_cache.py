@@ -69,6 +69,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "zeros": lambda data: bytes(len(data)),
     "zeros inside": lambda data: data[:10_000] + bytes(4096) + data[14_096:],
     "one byte": flip_a_byte,
+    "a shape": lambda data: data.replace(b"K\nM\xa0\x0f\x86", b"K\x05M\xa0\x0f\x86"),  # (10, 4000) -> (5, 4000)
+    "a name": lambda data: data.replace(b"labels", b"lapels"),
 }
 
 

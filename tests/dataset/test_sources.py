@@ -95,6 +95,26 @@ def test_refuses_entries_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
         Zip(path, "data").read("bomb")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_refuses_compressions_that_unpack_in_one_go(tmp_path: Path, method: int) -> None:
+    """437 bytes of bzip2 that announce 500 would become 400 million in memory before they are found out."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("data/bomb", bytes(1000))
+    with pytest.raises(BadInput, match="data/bomb cannot be read: it is compressed by method 1"):
+        Zip(path, "data").read("bomb")
+
+
+def test_refuses_zips_with_entries_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_ENTRIES", 10)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(11):
+            archive.writestr(f"data/{number}", b"")
+    with pytest.raises(BadInput, match=r"a\.zip is refused: it should have at most 10 entries"):
+        Zip(path, "data").names()
+
+
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04"])
 def test_refuses_what_is_no_zip(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)

@@ -49,11 +49,15 @@ def test_unpacks_whole(tmp_path: Path) -> None:
         entry("elsewhere/file"),
         entry("folder/link", b"", tarfile.SYMTYPE, "/etc"),
         entry("folder/link", b"", tarfile.LNKTYPE, "folder/fine"),
+        entry("folder/link", b"", tarfile.SYMTYPE, "../../outside"),
+        entry("folder/link", b"", tarfile.LNKTYPE, "/etc/passwd"),
         entry("folder/pipe", b"", tarfile.FIFOTYPE),
+        entry("folder/device", b"", tarfile.CHRTYPE),
+        entry("folder/device", b"", tarfile.BLKTYPE),
         entry("folder/fine"),  # a second time
         entry("folder"),  # a file in the folder's place
     ],
-    ids=lambda value: value[0].name + value[0].type.decode(),
+    ids=lambda value: f"{value[0].name} {value[0].type.decode()} {value[0].linkname}",
 )
 def test_refuses_what_leaves_the_folder_or_is_no_file(tmp_path: Path, hostile: tuple[tarfile.TarInfo, bytes]) -> None:
     path = archive(tmp_path / "a.tar.gz", entry("folder/fine"), hostile)
@@ -85,6 +89,38 @@ def test_gives_up_on_archives_without_end(
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(content()))
     with pytest.raises(BadInput):
+        unpack(path, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def long_name() -> bytes:
+    info, _ = entry("././@LongLink", kind=tarfile.GNUTYPE_LONGNAME)
+    info.size = 5_000_000
+    return info.tobuf(tarfile.GNU_FORMAT) + b"a" * info.size
+
+
+def pax_records() -> bytes:
+    """Each record is one more entry of a dict, of which each takes more memory than the archive has bytes."""
+    records = b"".join(b"14 k%06d=x\n" % number for number in range(300_000))
+    info, _ = entry("folder/file", kind=tarfile.XHDTYPE)
+    info.size = len(records)
+    return info.tobuf(tarfile.USTAR_FORMAT) + records
+
+
+@pytest.mark.parametrize("content", [pax_bomb, pax_records, long_name])
+def test_gives_up_on_long_descriptions(tmp_path: Path, content: Callable[[], bytes]) -> None:
+    """They are held in memory, whatever the limit on what is unpacked."""
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(content()))
+    with pytest.raises(BadInput, match="it describes an entry by more than 65536 bytes"):
+        unpack(path, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_gives_up_on_files_without_end(tmp_path: Path) -> None:
+    """A file takes a block of the disk, and an inode, however little it holds."""
+    path = archive(tmp_path / "a.tar.gz", *(entry(f"folder/{number}", b"") for number in range(1001)))
+    with pytest.raises(BadInput, match="it holds more than 1000 files and folders"):
         unpack(path, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

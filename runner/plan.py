@@ -1,0 +1,200 @@
+"""What a run or a sweep will cost, before a cluster's week is spent on it: a few steps of each distinct job."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from runner import config  # noqa: F401  (the resolvers, in a process of its own)
+from runner.build import build
+from runner.epochs import columns as epoch_columns
+from runner.evaluate import evaluate
+from runner.experiment import Experiment
+from runner.identity import identity
+from runner.measure import Measurement
+from runner.progress import COLUMNS, probe_columns
+from runner.settings import settings
+from runner.stopwatch import Costs
+from runner.train import State, evaluation_due, look, update
+
+STEPS = 3  # timed, after one to warm up
+REPEATS = 4  # of each probe
+LONG_SECONDS = 60.0  # after which it is not repeated
+CELL_BYTES = 12  # of a CSV
+DEVICES = (1, 2, 4, 8, 16, 64)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one job. Seconds are those of the whole run; bytes of memory are the process's peak on the CPU, the
+    allocator's on cuda."""
+
+    parameters: int
+    steps: int
+    steps_per_epoch: int
+    training_seconds: float
+    probe_seconds: float
+    evaluation_seconds: float
+    memory_bytes: int
+    memory_bytes_with_probes: int
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.training_seconds + self.probe_seconds + self.evaluation_seconds
+
+
+def estimate(cfg: DictConfig) -> Estimate:
+    """Build the job, time a few of its steps and each of its probes, and count. Nothing is written."""
+    with settings(cfg):
+        run = build(cfg)
+        run.model.train()
+        costs = Costs(list(run.probes), run.device)
+        reset_peak(run.device)
+        for step in range(STEPS + 1):
+            state = look(run, step, costs if step else Costs([], run.device))
+            seconds = timed(lambda state=state: update(run, state), run.device)  # type: ignore[misc]
+            costs.steps += 1
+        step_seconds = costs.training.seconds() / STEPS + seconds
+        evaluations = sum(evaluation_due(run, step) for step in range(run.steps + 1))
+        evaluation = timed(lambda: evaluate(run), run.device) if evaluations else 0.0
+        memory = peak(run.device)
+        probes = {name: (probe_seconds(run, name, state), measurements(run, name)) for name in run.probes}
+        return Estimate(
+            parameters=sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
+            steps=run.steps,
+            steps_per_epoch=run.batches.steps_per_epoch,
+            training_seconds=step_seconds * (run.steps + 1),
+            probe_seconds=sum(one * times for one, times in probes.values()),
+            evaluation_seconds=evaluation * evaluations,
+            memory_bytes=memory,
+            memory_bytes_with_probes=peak(run.device),
+            disk_bytes=disk_bytes(run, max((times for _, times in probes.values()), default=0)),
+        )
+
+
+def measurements(run: Experiment, name: str) -> int:
+    cadence, length = run.probes[name].cadence, run.batches.steps_per_epoch
+    return sum(cadence.due(step, length, run.steps) for step in range(run.steps + 1))
+
+
+def probe_seconds(run: Experiment, name: str, state: State) -> float:
+    """One measurement, of all networks: the shortest of several, since the first ones may compile; g is in place."""
+
+    def measure() -> None:
+        for rows in run.networks.parts():
+            at = Measurement(run, state.step, state.batch, state.lr, rows)
+            at.cells(name, run.probes[name])
+            if run.probes[name].table:
+                list(at.rows(name, run.probes[name]))
+
+    taken: list[float] = []
+    while len(taken) < REPEATS and sum(taken) < LONG_SECONDS:
+        taken.append(timed(measure, run.device))
+    return min(taken)
+
+
+def disk_bytes(run: Experiment, measured: int) -> int:
+    """Tables and two checkpoints; not the files that probes add."""
+    rows = len(run.networks.ids) * max(measured, run.steps // run.log_every + 1)
+    epochs = len(run.networks.ids) * (run.steps // run.batches.steps_per_epoch)
+    cells = rows * (len(COLUMNS) + len(probe_columns(run))) + epochs * len(epoch_columns(probe_columns(run)))
+    state = [*run.model.parameters(), *run.model.buffers()]
+    state += [value for kept in run.optimizer.state.values() for value in kept.values() if torch.is_tensor(value)]
+    return CELL_BYTES * cells + 2 * sum(one.numel() * one.element_size() for one in state)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.path.exists("/proc/self/clear_refs"):
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+
+
+def peak(device: torch.device) -> int:
+    """Bytes since `reset_peak`; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def distinct(cfgs: Sequence[DictConfig], names: Sequence[str]) -> list[tuple[DictConfig, str, int]]:
+    """Jobs that differ in more than the seed: the first of each, its name, and how many there are."""
+    found: dict[str, tuple[DictConfig, str, int]] = {}
+    for cfg, name in zip(cfgs, names, strict=True):
+        key = repr({**identity(cfg), "seed": None, "epochs": cfg.epochs, "steps": cfg.steps, "device": cfg.device})
+        first, named, count = found.get(key, (cfg, name, 0))
+        found[key] = (first, named, count + 1)
+    return list(found.values())
+
+
+def table(names: Sequence[str], estimates: Sequence[Estimate], counts: Sequence[int]) -> Table:
+    """What each distinct job costs, and all of them."""
+    shown = Table(title="what it will cost")
+    headings = (
+        "job",
+        "runs",
+        "parameters",
+        "memory, GiB",
+        "with probes",
+        "s / epoch",
+        "hours a run",
+        "probes",
+        "disk, MiB",
+    )
+    for heading in headings:
+        shown.add_column(heading, justify="left" if heading == "job" else "right", overflow="fold")
+    for name, one, count in zip(names, estimates, counts, strict=True):
+        epochs = max(one.steps, 1) / one.steps_per_epoch
+        cells = (
+            f"{count}", f"{one.parameters:,}", f"{one.memory_bytes / 2**30:.2f}",
+            f"{one.memory_bytes_with_probes / 2**30:.2f}", f"{one.seconds / epochs:.3g}", f"{one.seconds / 3600:.3g}",
+            f"{one.probe_seconds / one.seconds:.0%}", f"{one.disk_bytes / 2**20:,.1f}",
+        )  # fmt: skip
+        shown.add_row(name, *cells)
+    return shown
+
+
+def totals(estimates: Sequence[Estimate], counts: Sequence[int]) -> str:
+    """Hours of all runs, on one device and on several, where the longest run is the least that it can take."""
+    hours = sum(one.seconds * count for one, count in zip(estimates, counts, strict=True)) / 3600
+    longest = max(one.seconds for one in estimates) / 3600
+    disk = sum(one.disk_bytes * count for one, count in zip(estimates, counts, strict=True)) / 2**30
+    on = ", ".join(f"{max(hours / n, longest):.3g} on {n}" for n in DEVICES if n <= sum(counts))
+    return f"{sum(counts)} runs, {disk:.2g} GiB on disk; hours in all, by the number of devices: {on}"
+
+
+def show(cfgs: Sequence[DictConfig], names: Sequence[str], console: Console) -> None:
+    """Measure each distinct job, in a process of its own, and print what it costs, and what all of them do."""
+    groups = distinct(cfgs, names)
+    executor = partial(
+        ProcessPoolExecutor, max_workers=1, mp_context=multiprocessing.get_context("forkserver"), max_tasks_per_child=1
+    )
+    with executor() as processes:
+        estimates = [processes.submit(estimate, cfg).result() for cfg, _, _ in groups]
+    counts = [count for _, _, count in groups]
+    console.print(table([name for _, name, _ in groups], estimates, counts))
+    console.print(totals(estimates, counts))

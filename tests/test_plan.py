@@ -1,0 +1,61 @@
+"""plan=true: what is counted is right, what is measured is plausible, and nothing is written."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from test_sweep import command, env
+
+from runner import plan
+from runner.config import CONF_DIR
+
+SMALL = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "dataset.dim=4", "device=cpu"]
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        return compose("config", overrides=[*SMALL, *overrides])
+
+
+def test_counts() -> None:
+    found = plan.estimate(composed("epochs=10", "batch_size=25", "probe=[fd,split]", "probe.split.every=10"))
+    assert found.parameters == 4 * 6 + 6 * 6 + 6
+    assert (found.steps, found.steps_per_epoch) == (30, 3)
+    assert found.evaluation_seconds == 0  # there is no test set
+    rows, columns, epochs = 31, 9 + 5, 10 * (7 + 5 * 9)
+    weights = 2 * 4 * found.parameters
+    assert found.disk_bytes == plan.CELL_BYTES * (rows * columns + epochs) + weights
+    assert found.memory_bytes_with_probes >= found.memory_bytes > 0
+
+
+def test_cost_grows_with_what_is_asked_for() -> None:
+    few = plan.estimate(composed("steps=100", "probe=fd", "probe.fd.every=100", "log_every=100"))
+    many = plan.estimate(composed("steps=100", "probe=[fd,hvp,split,products]"))
+    assert 0 < few.probe_seconds < many.probe_seconds
+    assert many.probe_seconds > many.training_seconds
+
+
+def test_jobs_that_differ_in_the_seed_only_are_measured_once() -> None:
+    cfgs = [composed(f"seed={seed}", f"width={width}") for width in (1, 2) for seed in (0, 1, 2)]
+    found = plan.distinct(cfgs, [f"width={cfg.width}" for cfg in cfgs])
+    assert [(name, count) for _, name, count in found] == [("width=1.0", 3), ("width=2.0", 3)]
+
+
+def test_totals() -> None:
+    one = plan.Estimate(10, 100, 10, 3600.0, 1800.0, 1800.0, 2**30, 2**30, 2**30)
+    assert one.seconds == 7200
+    text = plan.totals([one, one], [3, 1])
+    assert text == "4 runs, 4 GiB on disk; hours in all, by the number of devices: 8 on 1, 4 on 2, 2 on 4"
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_the_command(tmp_path: Path, sweep: bool) -> None:
+    many = ["-m", "width=1,2", "seed=0,1"] if sweep else []
+    result = subprocess.run(
+        command(*many, *SMALL, "steps=5", "plan=true"), cwd=tmp_path, env=env(), capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{4 if sweep else 1} runs" in result.stdout
+    assert "66" in result.stdout  # parameters
+    assert not list(tmp_path.rglob("*.csv"))
