@@ -23,7 +23,7 @@ def meta(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
         "versions": versions(),
         "device": device_name(run.device),
         "devices": run.ranks.count,
-        "batch_norm": batch_norm(run),
+        **batch_norm(run),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "git_commit": git_commit(),
@@ -32,17 +32,17 @@ def meta(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
     }
 
 
-def batch_norm(run: Experiment) -> str | None:
-    """What its statistics are of, where several ranks share a batch; None: it has none, or there is one process."""
+def batch_norm(run: Experiment) -> dict[str, str]:
+    """What its statistics are of, where there is batch norm and several ranks share a batch."""
     kinds = {type(module) for module in run.model.modules() if isinstance(module, _BatchNorm)}
     if run.ranks.count == 1 or not kinds:
-        return None
+        return {}
     if kinds == {SynchronisedBatchNorm}:
-        return "statistics of the whole batch, synchronised over the devices"
-    return (
-        f"statistics of each device's own part of a batch: the loss is that of one process that averages over "
-        f"{run.ranks.count} sub-batches; running statistics are the mean over the devices"
-    )
+        return {"batch_norm": "statistics of the whole batch, synchronised over the devices"}
+    return {
+        "batch_norm": "statistics of each device's own part of a batch: the loss is that of one process that averages "
+        f"over {run.ranks.count} sub-batches; running statistics are the mean over the devices"
+    }
 
 
 def versions() -> dict[str, str]:

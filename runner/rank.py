@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from runner import (
-    checkpoint,
-    config,  # noqa: F401  (the resolvers of what this process is sent)
-)
+from runner import checkpoint, config  # noqa: F401  (config: the resolvers)
+from runner.build import device_of
 from runner.folder import RunFolder
 from runner.ranks import RankLost, Ranks
 from runner.records import Cell, Cells
@@ -105,6 +103,9 @@ def main(descriptor: int) -> None:
 def _work(line: Line, given: Assignment) -> None:
     ranks, folder, cfg = given.ranks, given.folder, given.folder.cfg
     torch.set_num_threads(given.threads)
+    device = ranks.device(device_of(cfg.device, cfg.precision))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     with one_process(cfg, ranks) as work:
         line.send(Built(work.steps, work.meta))
         continued: bool = line.orders.get()
@@ -118,7 +119,7 @@ def _work(line: Line, given: Assignment) -> None:
             if ranks.rank == 0:
                 line.show(step, row)
 
-        with ranks.joined(given.rendezvous, work.run.device):
+        with ranks.joined(given.rendezvous, device):
             outcome = work.train(folder, state, stop, show)
     line.send(outcome)
 
