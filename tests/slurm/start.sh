@@ -12,8 +12,11 @@ node=$(hostname -s)
 port=$((20000 + RANDOM % 10000))
 
 stop() {
-  scancel --user="$(id -un)" 2>/dev/null
-  for _ in $(seq 300); do [ -n "$(squeue --noheader 2>/dev/null)" ] && sleep 0.1; done
+  export SLURM_CONF=$state/slurm.conf # never another cluster's jobs
+  if [ -s "$state/slurmctld.pid" ]; then
+    scancel --user="$(id -un)"
+    for _ in $(seq 300); do [ -n "$(squeue --noheader)" ] && sleep 0.1; done
+  fi
   for daemon in slurmd slurmctld munged; do # in this order, so that each can still reach what it needs
     if pid=$(cat "$state/$daemon.pid" 2>/dev/null) && kill "$pid" 2>/dev/null; then
       for _ in $(seq 100); do [ -s "$state/$daemon.pid" ] && kill -0 "$pid" 2>/dev/null && sleep 0.1; done
