@@ -56,6 +56,8 @@ def check_knobs(cfg: DictConfig) -> None:
         raise BadInput(f"seed should be an integer from 0 to 2^63 - replicas, found {cfg.seed}")
     if cfg.precision not in ("fp32", "fp64", "bf16"):
         raise BadInput(f"precision should be fp32, fp64 or bf16, found {cfg.precision}")
+    if cfg.scale not in ("small", "paper"):
+        raise BadInput(f"scale should be small or paper, the two forms of an experiment, found {cfg.scale}")
 
 
 def check_config(cfg: DictConfig) -> None:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import cluster, sweep
@@ -114,12 +114,14 @@ class CheckSweep(Callback):
         from runner.build import check_config
 
         loader = GlobalHydra.instance().config_loader()
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        parser = OverridesParser.create(config_loader=loader)
         given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # as the sweeper has them
         assert isinstance(given, list)
+        keep_only_what_is_not_given(config, {one.key_or_group for one in parser.parse_overrides(given)})
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         jobs: list[Job] = []
         cfgs: list[DictConfig] = []
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *given])
+        parsed = parser.parse_overrides([*params, *given])
         for batch in BasicSweeper.split_arguments(parsed, None):
             for overrides in batch:
                 job = loader.load_sweep_config(config, list(overrides))
@@ -138,6 +140,16 @@ class CheckSweep(Callback):
             except BadInput as error:
                 raise Carried(error) from error
         sweep.begin(jobs, config, own_processes="basic" in launcher_of(config))
+
+
+def keep_only_what_is_not_given(config: DictConfig, given: set[str]) -> None:
+    """A key of the command line takes the place of an experiment's own sweep over it; to Hydra they are two
+    sweeps, whose product has every job several times."""
+    params = config.hydra.sweeper.get("params")
+    if params is not None:
+        with open_dict(config), read_write(config):
+            for key in given & set(params):
+                del params[key]
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Config:
     """The knobs that belong to no group; their meaning stands in the README."""
 
     name: str = "default"
+    experiment: str | None = None  # a figure or theorem of a paper, set by its own yaml; its name in runner.report
+    scale: str = "paper"
     width: float = 1.0
     seed: int = 0
     replicas: int = 1
@@ -69,12 +71,18 @@ def _scaled(base: int, width: float) -> int:
     return scaled(base, width)
 
 
+def _at_scale(small: Any, paper: Any, _root_: Any) -> Any:
+    """`${at_scale:<small>,<paper>}` in an experiment: the value of one of its two forms."""
+    return small if _root_.scale == "small" else paper
+
+
 def _register() -> None:
     """Make the schema and the resolvers known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="open", node=OmegaConf.create({}, flags={"struct": False}))
     OmegaConf.register_new_resolver("scaled", _scaled, replace=True)
+    OmegaConf.register_new_resolver("at_scale", _at_scale, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda _root_: run_id(_root_), replace=True)
 
 

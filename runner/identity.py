@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 _NOT_IDENTITY = (
     "hydra",
     "name",
+    "experiment",
+    "scale",
     "device",
     "data_root",
     "epochs",

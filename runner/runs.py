@@ -16,7 +16,7 @@ from runner.rows import Rows
 Value = float | int | str | None  # of a column; bool is an int
 
 # Where and how a run computes, and what its groups have taken over under keys of their own.
-_ASIDE = ("device", "data_root", "checkpoint_minutes", "sweep", "recipe")
+_ASIDE = ("device", "data_root", "checkpoint_minutes", "sweep", "recipe", "experiment", "scale", "name")
 
 
 @dataclass(frozen=True, slots=True)

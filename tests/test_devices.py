@@ -349,6 +349,8 @@ def test_in_a_slurm_job(tmp_path: Path) -> None:
     code, said = slurm.finish(process)
     assert code == 0, said
     for seed, job in enumerate((signalled, requeued)):
-        one, other = (slurm.metrics(tmp_path / place, seed).read_bytes() for place in ("here", "there"))
+        one, other = (
+            (slurm.run_folder(tmp_path / place, seed) / "metrics.csv").read_bytes() for place in ("here", "there")
+        )
         assert one == other
         assert slurm.continued_where_it_stopped(tmp_path / "there", job)

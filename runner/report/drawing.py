@@ -1,0 +1,143 @@
+"""The kinds of pictures that people of this field expect. Each draws on given axes, in the style around the call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm, SymLogNorm
+
+from runner.report.statistics import Interval
+from runner.report.style import ink, ordered
+
+FORMULAS = {
+    "gHg": "$g^{\\top}Hg$",
+    "gGg": "$g^{\\top}Gg$",
+    "gHrg": "$g^{\\top}H_r g$",
+    "gHg_over_gg": "$g^{\\top}Hg\\,/\\,g^{\\top}g$",
+    "train_loss": "training loss",
+    "test_error": "test error",
+    "epoch": "epoch",
+    "step": "step",
+    "width": "width $k$",
+}
+
+
+def curves(
+    axis: Any,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str | None = "width",
+    colours: Sequence[Any] | None = None,
+    label: str = "{by} {value:g}",
+    **line: Any,
+) -> None:
+    """The mean of `y` over runs at each `x`, a colour for each value of `by` in its order, with the band from the least
+    to the greatest run."""
+    groups = [(None, frame)] if by is None else list(frame.dropna(subset=[y]).groupby(by))
+    for (value, rows), colour in zip(groups, colours or ordered(len(groups)), strict=False):
+        table = rows.dropna(subset=[y]).groupby(x)[y].agg(["mean", "min", "max"])
+        name = None if by is None else label.format(by=by, value=value)
+        axis.plot(table.index, table["mean"], color=colour, label=name, **line)
+        axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
+    axis.set_xlabel(FORMULAS.get(x, x))
+
+
+def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9) -> None:
+    """An axis that is linear around zero and logarithmic beyond: the linear part holds the smallest tenth of |values|,
+    at least a thousandth of the largest."""
+    sizes = np.abs(np.asarray(values, float))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if not len(sizes):
+        return
+    threshold = max(np.quantile(sizes, 1 - share), sizes.max() * 1e-3)
+    getattr(axis, f"set_{which}scale")("symlog", linthresh=threshold)
+    line = axis.axhline if which == "y" else axis.axvline
+    line(0, color=ink(), lw=0.6)
+
+
+def eigenvalue_histogram(axis: Any, eigenvalues: Any, zero: float, bins: int = 60, **options: Any) -> None:
+    """Counts of eigenvalues on a symmetric-log axis, linear within +-`zero`; the number of those within is said, since
+    one bin of thousands hides all others."""
+    values = np.asarray(eigenvalues, float)
+    top = max(np.abs(values).max(), 10 * zero)
+    edges = np.concatenate([
+        -np.geomspace(top, zero, bins // 2), np.geomspace(zero, top, bins // 2),
+    ])  # fmt: skip
+    axis.hist(values, bins=edges, **options)
+    axis.set_xscale("symlog", linthresh=zero)
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=0.5)
+    counts = (values < -zero).sum(), (np.abs(values) <= zero).sum(), (values > zero).sum()
+    said = f"{counts[0]:,} negative   {counts[1]:,} at zero (|λ| ≤ {zero:g})   {counts[2]:,} positive"
+    axis.text(0.5, 1.02, said, transform=axis.transAxes, ha="center", fontsize=8)
+    axis.set_xlabel("eigenvalue")
+    axis.set_ylabel("count")
+
+
+def heat_map(axis: Any, matrix: Any) -> Any:
+    """A symmetric matrix, zero at the middle of the colours, logarithmic beyond the median |entry|."""
+    values = np.asarray(matrix, float)
+    sizes = np.abs(values[values != 0])
+    top = sizes.max() if len(sizes) else 1.0
+    middle = float(np.clip(np.median(sizes) if len(sizes) else top, top * 1e-4, top / 2))
+    shown = axis.imshow(values, cmap="RdBu_r", norm=SymLogNorm(middle, vmin=-top, vmax=top), interpolation="nearest")
+    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return shown
+
+
+def scaling(
+    axis: Any, x: Any, y: Any, slope: Interval, expected: float | None = None, label: str = "", **line: Any
+) -> None:
+    """Points in a log-log plane with the line of the fitted slope, and, where there is one, that of the expected."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    (points,) = axis.plot(x, y, "o", label=f"{label} slope {slope}", **line)
+    centre = np.exp(np.log(x).mean()), np.exp(np.log(y[y > 0]).mean())
+    axis.plot(x, centre[1] * (x / centre[0]) ** slope.value, color=points.get_color(), lw=1)
+    if expected is not None:
+        axis.plot(x, centre[1] * (x / centre[0]) ** expected, "--", color=ink(), lw=0.8, label=f"slope {expected:g}")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.legend()
+
+
+def map_of(axis: Any, frame: pd.DataFrame, x: str, y: str, value: str, title: str, log: bool = True) -> None:
+    """The median of `value` over runs as a map over two settings (depth x width), each cell's number written in it."""
+    table = frame.pivot_table(index=y, columns=x, values=value, aggfunc="median")
+    numbers = table.to_numpy(float)
+    norm = LogNorm() if log else None
+    shown = axis.imshow(np.where(numbers > 0, numbers, np.nan) if log else numbers, cmap="viridis", norm=norm,
+                        aspect="auto", origin="lower")  # fmt: skip
+    for (row, column), number in np.ndenumerate(numbers):
+        light = np.isfinite(number) and shown.norm(number) > 0.6
+        axis.text(column, row, f"{number:.1e}" if log else f"{number:.2g}", ha="center", va="center", fontsize=7,
+                  color="black" if light else "white")  # fmt: skip
+    axis.set_xticks(range(table.shape[1]), [f"{one:g}" for one in table.columns])
+    axis.set_yticks(range(table.shape[0]), [f"{one:g}" for one in table.index])
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.set_title(title)
+    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+
+
+def surface(figure: Any, place: Any, table: pd.DataFrame, title: str, labels: tuple[str, str, str]) -> Any:
+    """A surface over a table's columns (x) and rows (y). Returns the axis."""
+    axis = figure.add_subplot(place, projection="3d")
+    x, y = np.meshgrid(table.columns.to_numpy(float), table.index.to_numpy(float))
+    axis.plot_surface(x, y, table.to_numpy(float), cmap="viridis", lw=0, rcount=80, ccount=80)
+    axis.set_title(title)
+    for name, text in zip("xyz", labels, strict=True):
+        getattr(axis, f"set_{name}label")(text)
+    axis.set_facecolor(plt.rcParams["figure.facecolor"])
+    for pane in (axis.xaxis, axis.yaxis, axis.zaxis):
+        pane.set_pane_color((0.5, 0.5, 0.5, 0.08))
+    return axis
+
+
+def legend(axis: Any, title: str | None = None) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(title=title)

@@ -1,0 +1,121 @@
+"""One HTML file with everything in it: no script, no other file, for screens and phones, by light and by dark."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from runner.report.statistics import Outcome
+from runner.report.study import Claim, Finding, Plot, Study
+
+SIGNS = {Outcome.HOLDS: ("✓", "holds"), Outcome.FAILS: ("✗", "fails"), Outcome.UNDECIDED: ("?", "open")}
+
+STYLE = """
+:root { color-scheme: light dark; --ground: #fff; --ink: #1c1e21; --soft: #5b6168; --line: #d9dce0; --card: #f6f7f9;
+  --holds: #00664a; --fails: #a63c00; --open: #4d5866; }
+@media (prefers-color-scheme: dark) { :root { --ground: #16181d; --ink: #dcdfe4; --soft: #9aa1ab; --line: #343942;
+  --card: #1f2228; --holds: #4cc9a0; --fails: #ff9b5e; --open: #a9b4c2; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 62rem; background: var(--ground); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 3rem; font-size: 1.3rem; line-height: 1.25; }
+.paper, .soft, figcaption { color: var(--soft); font-size: .9rem; }
+.verdict { white-space: nowrap; font-weight: 600; } .holds { color: var(--holds); } .fails { color: var(--fails); }
+.open { color: var(--open); }
+.claim { background: var(--card); border-left: 4px solid currentColor; border-radius: 4px; margin: .8rem 0;
+  padding: .6rem .9rem; } .claim > * { color: var(--ink); margin: .25rem 0; } .claim > .verdict { color: inherit; }
+figure { margin: 1.4rem 0; } figure img { max-width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; width: 100%; }
+td, th { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); }
+pre { overflow-x: auto; background: var(--card); padding: .6rem; border-radius: 4px; font-size: .85rem; }
+a { color: inherit; } summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plot with its pictures as PNG bytes for either ground."""
+
+    plot: Plot
+    light: bytes
+    dark: bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A study, judged and drawn. `scale` and `command` say which runs it is about, `config` what the experiment changes
+    (its yaml)."""
+
+    study: Study
+    name: str
+    scale: str
+    command: str
+    config: str
+    findings: Sequence[tuple[Claim, Finding]]
+    figures: Sequence[Drawn]
+    remark: str
+
+
+def page(title: str, sections: Sequence[Section]) -> str:
+    """The whole page."""
+    parts = [_summary(sections), *map(_section, sections)]
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{''.join(parts)}</body></html>\n"
+    )
+
+
+def _summary(sections: Sequence[Section]) -> str:
+    rows = []
+    for one in sections:
+        for number, (claim, finding) in enumerate(one.findings):
+            link = f'<a href="#{one.name}">{escape(one.study.title)}</a>' if number == 0 else ""
+            rows.append(f"<tr><td>{link}</td><td>{escape(claim.text)}</td><td>{_badge(finding.outcome)}</td></tr>")
+    return (
+        '<p class="soft">Intervals are 95 % confidence intervals over independent runs. A verdict is computed from the '
+        "runs' tables by the rule that is written beside it.</p>\n"
+        '<div class="wide"><table><tr><th>experiment</th><th>claim</th><th>verdict</th></tr>'
+        f"{''.join(rows)}</table></div>\n"
+    )
+
+
+def _section(one: Section) -> str:
+    claims = "".join(
+        f'<div class="claim {SIGNS[finding.outcome][1]}">{_badge(finding.outcome)}<p>{escape(claim.text)}</p>'
+        f"<p><b>Measured:</b> {escape(finding.measured)}</p>"
+        f'<p class="soft"><b>Rule:</b> {escape(claim.rule)}</p></div>\n'
+        for claim, finding in one.findings
+    )
+    remark = f"<p>{escape(one.remark)}</p>\n" if one.remark else ""
+    return (
+        f'<section id="{one.name}"><h2>{escape(one.study.title)}</h2>\n<p class="paper">{escape(one.study.paper)}; '
+        f"scale: {escape(one.scale)}</p>\n<p>{escape(one.study.setting)}</p>\n"
+        f"{''.join(map(_figure, one.figures))}{remark}{claims}"
+        f"<details><summary>command and config</summary><pre>{escape(one.command)}</pre>"
+        f"<pre>{escape(one.config)}</pre></details></section>\n"
+    )
+
+
+def _figure(drawn: Drawn) -> str:
+    light, dark = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (drawn.light, drawn.dark))
+    caption = escape(drawn.plot.caption)
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}"><img src="{light}" '
+        f'alt="{caption}"></picture><figcaption>{caption}</figcaption></figure>\n'
+    )
+
+
+def _badge(outcome: Outcome) -> str:
+    sign, kind = SIGNS[outcome]
+    return f'<span class="verdict {kind}">{sign} {outcome}</span>'
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    """The verdicts as a table for a README: claim, measured, verdict, with each experiment's command."""
+    lines = ["| experiment | claim | measured | verdict |", "| --- | --- | --- | --- |"]
+    for one in sections:
+        for claim, finding in one.findings:
+            cells = (f"`{one.name}`, {one.scale}", claim.text, finding.measured, f"**{finding.outcome}**")
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,141 @@
+"""Uncertainty over independent runs, and what it decides."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95
+
+
+class Outcome(StrEnum):
+    """What the data say about a claim, at the scale at which they were made."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNDECIDED = "undecided at this scale"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % confidence interval, from n independent values; infinite where n is too small."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if math.isinf(self.low) or math.isinf(self.high):
+            return f"{self.value:.3g} (n = {self.n})"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def mean(values: Iterable[float], level: float = LEVEL) -> Interval:
+    """Student's t-interval of the mean; not-finite values are left out."""
+    x = finite(values)
+    if len(x) < 2:
+        return Interval(float(x[0]) if len(x) else math.nan, -math.inf, math.inf, len(x))
+    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+
+
+def median(values: Iterable[float], level: float = LEVEL) -> Interval:
+    """The median with the interval between order statistics that covers it in at least `level` of all samples
+    (binomial, no law is assumed); infinite below six values."""
+    x = np.sort(finite(values))
+    if not len(x):
+        return Interval(math.nan, -math.inf, math.inf, 0)
+    rank = int(
+        stats.binom.ppf((1 - level) / 2, len(x), 0.5)
+    )  # P(fewer than `rank` of n below the median) < (1-level)/2
+    low, high = (x[rank - 1], x[-rank]) if rank >= 1 else (-math.inf, math.inf)
+    return Interval(float(np.median(x)), float(low), float(high), len(x))
+
+
+def variance(values: Iterable[float], level: float = LEVEL) -> Interval:
+    """The variance, with the large-sample interval from the fourth moment (right for laws that are not normal too)."""
+    x = finite(values)
+    if len(x) < 8:
+        return Interval(float(x.var(ddof=1)) if len(x) > 1 else math.nan, -math.inf, math.inf, len(x))
+    spread = mean((x - x.mean()) ** 2 * len(x) / (len(x) - 1), level)
+    return Interval(spread.value, max(spread.low, 0.0), spread.high, len(x))
+
+
+def proportion(hits: int, trials: int, level: float = LEVEL) -> Interval:
+    """Wilson's interval of a probability, from independent trials."""
+    if not trials:
+        return Interval(math.nan, -math.inf, math.inf, 0)
+    found = stats.binomtest(int(hits), int(trials)).proportion_ci(level, method="wilson")
+    return Interval(hits / trials, float(found.low), float(found.high), int(trials))
+
+
+def bootstrap_of_medians(groups: Sequence[Iterable[float]], x: Sequence[float], draws: int = 2000) -> Interval:
+    """The least-squares slope of log |median| of each group against log x, with its percentile bootstrap interval:
+    each group is drawn anew, so the spread over starts is all in it."""
+    if len(x) < 2:
+        return Interval(math.nan, -math.inf, math.inf, len(x))
+    generator = np.random.default_rng(0)
+    samples = [finite(group) for group in groups]
+    fitted = _slope(np.log(x), np.log([abs(np.median(one)) for one in samples]))
+    drawn = [np.abs(np.median(generator.choice(one, (draws, len(one))), axis=1)) for one in samples]
+    slopes = _slope(np.log(x), np.log(np.stack(drawn)))
+    low, high = np.quantile(slopes[np.isfinite(slopes)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(fitted), float(low), float(high), min(map(len, samples)))
+
+
+def trend(frame: pd.DataFrame, value: str, by: str, over: str = "seed", log: bool = True) -> Interval:
+    """How `value` goes with `by`: the least-squares slope for each `over` (each seed by itself, so that what the seeds
+    have in common drops out), and the t-interval of their mean. Both axes are logarithmic; with `log=False` only `by`
+    is, to base 2: the change for each doubling, for values of either sign."""
+    slopes = []
+    for _, rows in frame.groupby(over):
+        means = rows.groupby(by)[value].mean().dropna()
+        if len(means) > 1:
+            x = np.log2(means.index.to_numpy(float))
+            slopes.append(float(_slope(x, np.log2(means.to_numpy()) if log else means.to_numpy())))
+    return mean(slopes)
+
+
+def above(interval: Interval, threshold: float = 0.0) -> Outcome:
+    """Holds where the whole interval lies above, fails where it lies below."""
+    if interval.low > threshold:
+        return Outcome.HOLDS
+    return Outcome.FAILS if interval.high < threshold else Outcome.UNDECIDED
+
+
+def below(interval: Interval, threshold: float = 0.0) -> Outcome:
+    """Holds where the whole interval lies below, fails where it lies above."""
+    if interval.high < threshold:
+        return Outcome.HOLDS
+    return Outcome.FAILS if interval.low > threshold else Outcome.UNDECIDED
+
+
+def within(interval: Interval, low: float, high: float) -> Outcome:
+    """Holds where the interval lies between two bounds, fails where it lies beyond one of them."""
+    if low <= interval.low and interval.high <= high:
+        return Outcome.HOLDS
+    return Outcome.FAILS if interval.high < low or interval.low > high else Outcome.UNDECIDED
+
+
+def all_of(outcomes: Iterable[Outcome]) -> Outcome:
+    """Holds if all do, fails if one does; undecided without any."""
+    found = list(outcomes)
+    if Outcome.FAILS in found:
+        return Outcome.FAILS
+    return Outcome.HOLDS if found and set(found) == {Outcome.HOLDS} else Outcome.UNDECIDED
+
+
+def finite(values: Iterable[float]) -> np.ndarray:
+    x = np.asarray(list(values), dtype=float)
+    return x[np.isfinite(x)]
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least-squares slope of y (points, …) against x (points,)."""
+    centred = np.asarray(x) - np.mean(x)
+    return np.tensordot(centred, np.asarray(y), axes=1) / (centred @ centred)

@@ -1,0 +1,1 @@
+"""One module for each experiment in conf/experiment, of the same name, with its `STUDY`."""

@@ -1,0 +1,110 @@
+"""Figure 2 of the main paper: g'Hg and its two parts along full-batch training of fully connected networks."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from runner.report.drawing import FORMULAS, curves, legend, symlog
+from runner.report.statistics import Outcome, above, all_of, below, mean, trend
+from runner.report.study import Claim, Finding, Plot, Runs, Study
+from runner.report.style import ordered, panels
+
+SELDOM = 0.1  # share of steps with negative curvature
+PARTS = ("gHg", "gGg", "gHrg")
+
+
+def seldom_negative(runs: Runs) -> Finding:
+    """Claim (a)."""
+    rows = runs.metrics.dropna(subset=["split_gHg"])
+    shares = rows.assign(negative=rows["split_gHg"] < 0).groupby(["width", "seed"])["negative"].mean()
+    found = {width: mean(values) for width, values in shares.groupby("width")}
+    said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
+    return Finding(all_of(below(one, SELDOM) for one in found.values()), f"Share of steps with g'Hg < 0: {said}.")
+
+
+def follows(runs: Runs) -> Finding:
+    """Claim (b)."""
+    found = {}
+    for width, rows in runs.metrics.dropna(subset=["split_gHg"]).groupby("width"):
+        ranks = [one[["split_gHg", "split_gGg"]].corr("spearman").iloc[0, 1] for _, one in rows.groupby("seed")]
+        found[width] = mean(ranks)
+    said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
+    return Finding(all_of(above(one, 0.9) for one in found.values()), f"Rank correlation of g'Hg with g'Gg: {said}.")
+
+
+def starts_closer(runs: Runs) -> Finding:
+    """Claim (c)."""
+    start = at_start(runs)
+    slope = trend(start, "size", "width")
+    means = ", ".join(f"{one:.3g} at width {width:g}" for width, one in start.groupby("width")["size"].mean().items())
+    said = f"|g'H_r g| / g'g at the start, mean over {start['seed'].nunique()} seeds: {means}; log-log slope {slope}."
+    return Finding(below(slope) if slope.n >= 10 else Outcome.UNDECIDED, said)
+
+
+def at_start(runs: Runs) -> pd.DataFrame:
+    rows = runs.metrics[runs.metrics["step"] == 0]
+    return rows.assign(size=rows["split_gHrg"].abs() / rows["grad_norm"] ** 2)
+
+
+def along_training(runs: Runs) -> Figure:
+    """The paper's three panels, with the training loss."""
+    figure, axes = panels(4, columns=4, width=3.2, height=3.4)
+    curves(axes[0], runs.metrics, "epoch", "train_loss")
+    axes[0].set_yscale("log")
+    axes[0].set_title(FORMULAS["train_loss"])
+    legend(axes[0])
+    for axis, part in zip(axes[1:], PARTS, strict=True):
+        curves(axis, runs.metrics, "epoch", f"split_{part}")
+        symlog(axis, runs.metrics[[f"split_{one}" for one in PARTS]])
+        axis.set_title(FORMULAS[part])
+    for axis in axes[2:]:
+        axis.sharey(axes[1])
+    return figure
+
+
+def starts(runs: Runs) -> Figure:
+    """|g'H_r g| / g'g of every start, with the means that claim (c) is about."""
+    figure, axis = plt.subplots(figsize=(4.6, 3.2))
+    start = at_start(runs)
+    for (width, rows), colour in zip(start.groupby("width"), ordered(start["width"].nunique()), strict=True):
+        axis.plot(np.full(len(rows), width), rows["size"], "o", color=colour, alpha=0.6)
+        axis.plot([width * 0.8, width * 1.25], [rows["size"].mean()] * 2, color=colour, lw=2.5)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xlabel(FORMULAS["width"])
+    axis.set_title("$|g^{\\top}H_r g|\\,/\\,g^{\\top}g$ at the start: seeds, and their mean")
+    return figure
+
+
+STUDY = Study(
+    title="Figure 2: the split of fully connected networks over width",
+    paper="On the Convex Behavior of Deep Neural Networks in Relation to the Layers' Width",
+    setting="8 weight layers of 50 k units, ReLU, 1000 Gaussian inputs of unit norm with random labels {0, 1}, squared "
+    "loss, full-batch gradient descent at rate 0.3 (activation, labels, rate and init are not given in the paper).",
+    claims=(
+        Claim(
+            "seldom negative",
+            "(a) The curvature along the gradient is seldom negative.",
+            f"The share of steps with g'Hg < 0, a mean over seeds, lies below {SELDOM:g} at every width.",
+            seldom_negative,
+        ),
+        Claim(
+            "follows G",
+            "(b) g'Hg follows g'Gg.",
+            "Spearman's rank correlation over the steps of a run, a mean over seeds, lies above 0.9 at every width.",
+            follows,
+        ),
+        Claim(
+            "starts closer to zero",
+            "(c) g'H_r g starts closer to zero in wider networks.",
+            "The log-log slope of |g'H_r g| / g'g at step 0 over width, fitted for each seed, has a mean below zero. "
+            "Left open below ten seeds: single draws show any order.",
+            starts_closer,
+        ),
+    ),
+    plots=(
+        Plot("training", "Means over seeds with their range; symmetric-log axes.", along_training),
+        Plot("starts", "Claim (c): one point a seed, the bar is the mean.", starts),
+    ),
+)

@@ -1,0 +1,81 @@
+"""A page with the figures of sweeps and a verdict on each claim, as report.html, and the figures as PNG and SVG.
+
+python scripts/report.py outputs/convex_fig2-small
+python scripts/report.py outputs/* --out report.html --markdown REPRODUCTION.md
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from runner.config import CONF_DIR
+from runner.errors import BadInput
+from runner.report.page import Drawn, Section, markdown, page
+from runner.report.study import Plot, Runs, judged, study
+from runner.report.style import image, theme
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, help="each holds the runs of an experiment")
+    parser.add_argument("--experiment", help="judge the runs as this one; default: the one that made them")
+    parser.add_argument("--out", type=Path, help="the page; default: report.html in the first folder")
+    parser.add_argument(
+        "--figures", type=Path, help="folder of the PNG and SVG files; default: figures beside the page"
+    )
+    parser.add_argument("--markdown", type=Path, help="write the table of verdicts here too")
+    return parser.parse_args()
+
+
+def section(folder: Path, experiment: str | None, figures: Path) -> Section:
+    """An experiment's runs, judged and drawn."""
+    runs = Runs(folder)
+    name = experiment or runs.experiment
+    if name is None:
+        raise BadInput(f"{folder} should hold the runs of an experiment, found other runs; name one by --experiment")
+    about = study(name)
+    findings = [(claim, judged(claim, runs)) for claim in about.claims]
+    drawn = [draw(plot, runs, figures / name) for plot in about.plots]
+    config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
+    text = config.read_text() if config.exists() else ""
+    return Section(about, name, runs.scale, runs.command, text, findings, drawn, about.remark(runs))
+
+
+def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn:
+    """The plot by light and by dark; by light also as files."""
+    pictures = {}
+    for ground in ("light", "dark"):
+        with theme(ground):
+            figure = plot.draw(runs)
+            pictures[ground] = image(figure, "png")
+            if ground == "light":
+                for kind in ("png", "svg"):
+                    stem.with_name(f"{stem.name}-{plot.name}.{kind}").write_bytes(image(figure, kind))
+            plt.close(figure)
+    return Drawn(plot, pictures["light"], pictures["dark"])
+
+
+def main() -> None:
+    options = arguments()
+    out = options.out or options.folders[0] / "report.html"
+    figures = options.figures or out.parent / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    try:
+        sections = [section(folder, options.experiment, figures) for folder in options.folders]
+    except BadInput as error:
+        print(f"report: {error}", file=sys.stderr)
+        sys.exit(2)
+    title = sections[0].study.title if len(sections) == 1 else "What the runs say about the papers' claims"
+    out.write_text(page(title, sections))
+    if options.markdown:
+        options.markdown.write_text(markdown(sections))
+    for one in sections:
+        for claim, finding in one.findings:
+            print(f"{one.name} {claim.name}: {finding.outcome}. {finding.measured}")
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
