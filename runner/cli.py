@@ -63,6 +63,8 @@ def task(cfg: DictConfig) -> None:
     if hydra_cfg.hydra.mode == RunMode.MULTIRUN and not jobs_are_processes:
         sweep.run_job(cfg, folder, overrides, hydra_cfg)
         return
+    if cfg.experiment and hydra_cfg.hydra.mode == RunMode.RUN:
+        print(f"runner: one job of the experiment {cfg.experiment}; with -m all of its sweep", file=sys.stderr)
     try:
         ended = execute(cfg, folder, overrides, hydra_cfg)
     except Exception as error:

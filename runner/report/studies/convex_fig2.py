@@ -54,12 +54,12 @@ def along_training(runs: Runs) -> Figure:
     axes[0].set_yscale("log")
     axes[0].set_title(FORMULAS["train_loss"])
     legend(axes[0])
+    for axis in axes[2:]:
+        axis.sharey(axes[1])
     for axis, part in zip(axes[1:], PARTS, strict=True):
         curves(axis, runs.metrics, "epoch", f"split_{part}")
         symlog(axis, runs.metrics[[f"split_{one}" for one in PARTS]])
         axis.set_title(FORMULAS[part])
-    for axis in axes[2:]:
-        axis.sharey(axes[1])
     return figure
 
 

@@ -1,0 +1,110 @@
+"""scripts/report.py on a sweep made by hand, and its page in a real browser where there is one."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake import fake_sweep
+
+from runner.report.page import Section, markdown, page
+from runner.report.statistics import Outcome
+from runner.report.study import Claim, Finding, Runs, Study, judged
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def sweep(folder: Path) -> Path:
+    """Figure 2 of two widths and three seeds, with curvatures that decay."""
+    jobs = []
+    for width in (1.0, 2.0):
+        for seed in range(3):
+            g = np.exp(-np.arange(20.0) / 5) * (1 + seed)
+            parts = {"split_gHg": g * 1.1 / width, "split_gGg": g / width, "split_gHrg": g * 0.1 / width}
+            frame = pd.DataFrame({"step": range(20), "epoch": range(20), "train_loss": g, "grad_norm": g, **parts})
+            jobs.append(({"width": width, "seed": seed}, {"metrics": frame}))
+    return fake_sweep(folder, "convex_fig2", jobs)
+
+
+def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = sweep(tmp_path_factory.mktemp("report") / "fig2")
+    ended = report(folder, "--markdown", folder / "table.md")
+    assert ended.returncode == 0, ended.stderr
+    assert "convex_fig2 seldom negative: holds" in ended.stdout
+    return folder
+
+
+def test_the_page_is_one_file(made: Path) -> None:
+    text = (made / "report.html").read_text()
+    assert not re.search(r"""(src|srcset|href)=["'](?!data:|#)""", text)
+    assert "<script" not in text
+    assert text.count("data:image/png;base64,") == 4  # two figures, by light and by dark
+    assert "python -m runner -m experiment=convex_fig2 scale=small" in text
+    assert "# @package _global_" in text
+    assert "undecided at this scale" in text
+
+
+def test_figures_are_files_too(made: Path) -> None:
+    names = {path.name for path in (made / "figures").iterdir()}
+    assert names == {f"convex_fig2-{plot}.{kind}" for plot in ("training", "starts") for kind in ("png", "svg")}
+
+
+def test_the_table_of_verdicts(made: Path) -> None:
+    lines = (made / "table.md").read_text().splitlines()
+    assert len(lines) == 5
+    assert all(line.count(" | ") == 3 for line in lines)
+
+
+def test_refused_in_a_sentence(tmp_path: Path) -> None:
+    ended = report(tmp_path)
+    assert (ended.returncode, ended.stderr.startswith("report: ")) == (2, True)
+    assert "found no meta.json" in ended.stderr
+    assert report(sweep(tmp_path / "a"), "--experiment", "nothing").returncode == 2
+
+
+def test_runs_without_what_a_rule_needs_leave_it_open(tmp_path: Path) -> None:
+    claim = Claim("a", "a claim", "a rule", lambda runs: Finding(Outcome.HOLDS, str(runs.metrics["no such column"])))
+    assert judged(claim, Runs(sweep(tmp_path / "a"))).outcome is Outcome.UNDECIDED
+
+
+def test_what_is_said_is_escaped() -> None:
+    claim = Claim("a", "x < y & z", "if |x| < 1", lambda runs: Finding(Outcome.FAILS, ""))
+    study = Study("a <title>", "paper", "setting", (claim,), ())
+    section = Section(study, "name", "small", "cmd", "a: 1", [(claim, Finding(Outcome.FAILS, "1 < 2"))], [], "")
+    text = page("t", [section])
+    assert "x &lt; y &amp; z" in text
+    assert "a <title>" not in text
+    assert "\\|x" not in markdown([section])
+    assert "✗ does not hold" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+@pytest.mark.parametrize("size", ["390,844", "1280,900"])
+def test_in_a_browser(made: Path, tmp_path: Path, size: str) -> None:
+    """On a phone and on a screen: no errors, every picture there, nothing wider than the window."""
+    probe = """<script>onload = () => { document.title = JSON.stringify([
+        document.documentElement.scrollWidth <= innerWidth, [...document.images].every(i => i.naturalWidth > 0),
+        document.images.length]) }</script>"""
+    copy = tmp_path / "page.html"
+    copy.write_text((made / "report.html").read_text().replace("</body>", f"{probe}</body>"))
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--window-size={size}",
+        "--enable-logging=stderr",
+    ]
+    ended = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "<title>[true,true,2]</title>" in ended.stdout, ended.stdout[:500]
+    assert "CONSOLE" not in ended.stderr
