@@ -1,336 +1,51 @@
-"""What measuring costs, in units of one training step (forward + backward) of the same network on the same batch; and
-how much faster networks train side by side than one after the other.
+"""Every claim about speed is a subcommand here; each prints a table and keeps a CSV below outputs/benchmark.
 
-    python scripts/benchmark.py split                          # all networks: a table and outputs/benchmark/split.csv
-    python scripts/benchmark.py split --networks mlp resnet50_k1 --rounds 3
-    python scripts/benchmark.py replicas                       # the 2-10-10-2 net: a table and replicas.csv
-
-split: times are medians over rounds in one process, the methods taking turns. Memory is the peak beyond what was held
-before the call: of a process of its own on the CPU (VmHWM), of the allocator on cuda. Errors are those of gHg, relative
-to |gGg| + |gHrg|, against fp64 by double backward. Methods that are not installed are left out (extra [bench]).
+python scripts/benchmark.py train                          # the loop against plain PyTorch loops
+python scripts/benchmark.py split --networks mlp resnet50_k1 --rounds 3
+python scripts/benchmark.py SUBCOMMAND --help
 """
 
 import argparse
-import contextlib
-import ctypes
-import io
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from benchmarks import growth, input, probes, replicas, split, startup, train
 
-from runner.arch.mlp import MLP
-from runner.arch.resnet import BottleneckResNet, CifarResNet
-from runner.curvature import exact, forward
-from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.difference import gradient_difference
-from runner.curvature.vectors import Vector
-
-
-class Problem(NamedTuple):
-    model: nn.Module
-    loss_fn: nn.Module
-    inputs: Tensor
-    targets: Tensor
-
-
-def _images(model: Callable[[], nn.Module], batch: int) -> Problem:
-    return Problem(model(), nn.CrossEntropyLoss(), torch.randn(batch, 3, 32, 32), torch.randint(0, 100, (batch,)))
-
-
-def _mlp() -> Problem:
-    inputs = nn.functional.normalize(torch.randn(1000, 400))
-    return Problem(MLP((400,), 1, width=8), nn.MSELoss(), inputs, torch.randint(0, 2, (1000, 1)).float())
-
-
-def _vit() -> nn.Module:
-    from torchvision.models import VisionTransformer
-
-    net = VisionTransformer(32, 4, num_layers=6, num_heads=4, hidden_dim=192, mlp_dim=768, num_classes=100)
-    nn.init.normal_(net.heads.head.weight, std=0.02)  # with torchvision's zeros only the head would have curvature
-    return net
-
-
-NETWORKS: dict[str, Callable[[], Problem]] = {
-    "mlp": _mlp,
-    "resnet50_k1": lambda: _images(lambda: CifarResNet((3, 32, 32), 100, width=1), 100),
-    "resnet50_k2": lambda: _images(lambda: CifarResNet((3, 32, 32), 100, width=2), 100),
-    "resnet50_k4": lambda: _images(lambda: CifarResNet((3, 32, 32), 100, width=4), 100),
-    "resnet_bottleneck50": lambda: _images(
-        lambda: BottleneckResNet((3, 32, 32), 100, width=1, blocks=[3, 4, 6, 3]), 32
-    ),
-    "vit": lambda: _images(_vit, 64),
+COMMANDS = {
+    "split": split,
+    "replicas": replicas,
+    "train": train,
+    "input": input,
+    "startup": startup,
+    "probes": probes,
+    "growth": growth,
 }
-DEFAULT = [name for name in NETWORKS if name != "resnet50_k4"]
-
-
-def build(name: str, device: torch.device) -> Problem:
-    """The network with a start as in training (He for the ones of this package), the same in every process."""
-    from runner.init import Independent
-
-    torch.manual_seed(0)
-    problem = NETWORKS[name]()
-    if name != "vit":
-        Independent("normal", gain=2**0.5)(problem.model, generator=torch.Generator().manual_seed(0), width=1)
-    return Problem(*(part.to(device) for part in problem))
-
-
-def training_step(problem: Problem) -> None:
-    problem.model.zero_grad(set_to_none=True)
-    problem.loss_fn(problem.model(problem.inputs), problem.targets).backward()
-
-
-def _curvlinops(problem: Problem, g: Vector) -> Tensor:
-    """H g and G g; batch norm without running statistics, whose counters its transforms cannot update."""
-    from curvlinops import GGNLinearOperator, HessianLinearOperator
-
-    data = [(problem.inputs, problem.targets)]
-    parameters, v = list(problem.model.parameters()), list(g.values())
-    operators = (HessianLinearOperator, GGNLinearOperator)
-    made = [one(problem.model, problem.loss_fn, parameters, data, check_deterministic=False) for one in operators]
-    products = [operator @ v for operator in made]
-    return sum((p * q).sum() for p, q in zip(products[0], v, strict=True))  # type: ignore[return-value]
-
-
-def _pyhessian(problem: Problem, g: Vector) -> Tensor:
-    """H g. It goes into evaluation mode; without running statistics batch norm is the same function there."""
-    from pyhessian import hessian
-    from pyhessian.utils import hessian_vector_product
-
-    cuda = problem.inputs.device.type == "cuda"
-    made = hessian(problem.model, problem.loss_fn, data=(problem.inputs, problem.targets), cuda=cuda)
-    product = hessian_vector_product(made.gradsH, made.params, list(g.values()))
-    problem.model.train().zero_grad(set_to_none=True)
-    return sum((p * q).sum() for p, q in zip(product, g.values(), strict=True))  # type: ignore[return-value]
-
-
-def methods(problem: Problem) -> dict[str, Callable[[], Tensor | None]]:
-    """Each as a call that measures once, g being known."""
-    loss = BatchLoss(*problem)
-    g = loss.gradient()
-    few = BatchLoss(problem.model, problem.loss_fn, problem.inputs[:4], problem.targets[:4])
-    chunk = forward.fitting_chunk(few, len(problem.inputs))  # as the probe does
-    calls: dict[str, Callable[[], Tensor | None]] = {
-        "training step": lambda: training_step(problem),
-        "fd": lambda: gradient_difference(loss, g, 0.1, at_w=g).gHg,
-        "hvp": lambda: exact.hessian_product(loss, g).gHg,
-        "split": lambda: forward.split(loss, g, chunk=chunk).gHg,
-        "split, compiled": lambda: forward.split(loss, g, chunk=chunk, compiled=True).gHg,
-        "split, double backward": lambda: exact.split_by_double_backward(loss, g).gHg,
-    }
-    peers = {"curvlinops": ("curvlinops H, G", _curvlinops), "pyhessian": ("PyHessian H", _pyhessian)}
-    plain = without_running_statistics(problem)
-    for package, (name, call) in peers.items():
-        try:
-            __import__(package)
-        except ImportError:
-            continue
-        calls[name] = partial(call, plain, g)
-    return calls
-
-
-def without_running_statistics(problem: Problem) -> Problem:
-    """The same function in training mode, by the same parameters."""
-    import copy
-
-    memo = {id(p): p for p in problem.model.parameters()}
-    model = copy.deepcopy(problem.model, memo)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.track_running_stats = False
-            module.running_mean = module.running_var = module.num_batches_tracked = None
-    return problem._replace(model=model)
-
-
-def timed(call: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def times(calls: dict[str, Callable[[], Tensor | None]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each, after one round to warm up."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            seconds = timed(call, device)
-            if turn:
-                found[name].append(seconds)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-def reference(problem: Problem) -> tuple[float, float]:
-    """gHg in fp64 by double backward, and the scale |gGg| + |gHrg|."""
-    g = BatchLoss(*problem).gradient()
-    loss = BatchLoss(*problem, dtype=torch.float64)
-    parts = exact.split_by_double_backward(loss, {name: entry.double() for name, entry in g.items()})
-    return parts.gHg.item(), (parts.gGg.abs() + parts.gHrg.abs()).item()
-
-
-def peak(network: str, method: str, device: torch.device) -> float:
-    """MiB beyond what is held before the call."""
-    problem = build(network, device)
-    call = methods(problem)[method]
-    if device.type == "cuda":
-        call()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    few = Problem(problem.model, problem.loss_fn, problem.inputs[:4], problem.targets[:4])
-    methods(few)[method]()  # libraries and compiled kernels are in memory from here on
-    problem.model.zero_grad(set_to_none=True)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    before = _high_water()
-    call()
-    return _high_water() - before
-
-
-def _high_water() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
-def peaks(network: str, names: list[str], options: argparse.Namespace) -> dict[str, float]:
-    """Each in a process of its own."""
-    found = {}
-    for name in names:
-        command = [sys.executable, __file__, "peak", network, name, "--device", str(options.device)]
-        command += ["--threads", str(options.threads)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        found[name] = float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-    return found
-
-
-def split(options: argparse.Namespace) -> None:
-    rows = []
-    for network in options.networks:
-        problem = build(network, options.device)
-        calls = {name: call for name, call in methods(problem).items() if name in (options.methods or [name])}
-        for name in [name for name in calls if _fails(name, calls[name])]:
-            del calls[name]
-        expected, scale = (float("nan"), 1.0) if options.no_reference else reference(problem)
-        errors = {name: abs(float(v) - expected) / scale for name, call in calls.items() if (v := call()) is not None}
-        medians = times(calls, options.rounds, options.device)
-        memory = peaks(network, list(calls), options) if not options.no_memory else {}
-        for name, seconds in medians.items():
-            row = {"network": network, "method": name, "seconds": seconds, "steps": seconds / medians["training step"]}
-            mib = memory.get(name, float("nan"))
-            share = mib / memory["training step"] if memory else float("nan")
-            rows.append({**row, "peak_MiB": mib, "memory_steps": share, "relative_error": errors.get(name)})
-        show(pd.DataFrame(rows[-len(medians) :]), f"{network}, batch {len(problem.inputs)}")
-        options.out.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(options.out / "split.csv", index=False)
-
-
-BLOBS = ["dataset=blobs", "probe=[]", "log_every=100"]
-
-
-def replicas(options: argparse.Namespace) -> None:
-    """Updates of one network a second, for R of them side by side, in the loop as a user runs it (rows every 100 steps,
-    a checkpoint at the end), and for a process of its own for each, start-up included."""
-    found: dict[int, list[float]] = {R: [] for R in options.replicas}
-    for _ in range(options.rounds):
-        for R in options.replicas:
-            steps = max(100, options.updates // R)
-            found[R].append(R * steps / _wall([f"replicas={R}", f"steps={steps}", f"device={options.device}"]))
-    began = time.perf_counter()
-    command = [*BLOBS, "steps=1000", f"device={options.device}"]
-    with tempfile.TemporaryDirectory() as folder:
-        command += [f"hydra.run.dir={folder}/run"]
-        subprocess.run([sys.executable, "-m", "runner", *command], check=True, capture_output=True)
-    apart = 1000 / (time.perf_counter() - began)
-    rates = {R: statistics.median(values) for R, values in found.items()}
-    rows = [{"replicas": R, "updates_per_second": rate, "against_one": rate / rates[1]} for R, rate in rates.items()]
-    frame = pd.DataFrame(
-        [*rows, {"replicas": "processes", "updates_per_second": apart, "against_one": apart / rates[1]}]
-    )
-    table = Table("replicas", "updates / s", "against one", title="2-10-10-2 net on 100 points")
-    for row in frame.itertuples():
-        table.add_row(str(row.replicas), f"{row.updates_per_second:,.0f}", f"{row.against_one:.1f}")
-    Console().print(table)
-    options.out.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(options.out / "replicas.csv", index=False)
-
-
-def _wall(overrides: list[str]) -> float:
-    """Seconds that the loop took."""
-    import runner
-
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        path = runner.run([*BLOBS, *overrides, f"hydra.run.dir={folder}/run"])
-        return float(json.loads((path / "meta.json").read_text())["wall_seconds"])
-
-
-def _fails(name: str, call: Callable[[], Tensor | None]) -> bool:
-    try:
-        call()
-    except Exception as error:
-        print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
-        return True
-    return False
-
-
-def show(frame: pd.DataFrame, title: str) -> None:
-    table = Table(title=title)
-    for column, kind in (("method", "left"), ("time / step", "right"), ("memory / step", "right"), ("error", "right")):
-        table.add_column(column, justify=kind)  # type: ignore[arg-type]
-    for row in frame.itertuples():
-        error = "" if pd.isna(row.relative_error) else f"{row.relative_error:.1e}"
-        table.add_row(str(row.method), f"{row.steps:.2f}", f"{row.memory_steps:.2f}", error)
-    Console().print(table)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("split", "peak", "replicas"):
-        command = commands.add_parser(name)
-        command.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-        command.add_argument("--threads", type=int, default=torch.get_num_threads())
-        if name == "peak":
-            command.add_argument("network", choices=NETWORKS)
-            command.add_argument("method")
-            continue
-        if name == "replicas":
-            command.add_argument("--replicas", type=int, nargs="+", default=[1, 10, 100, 1000, 5000])
-            command.add_argument("--updates", type=int, default=50_000, help="of a measurement, at least 100 steps")
-            command.add_argument("--rounds", type=int, default=3)
-            command.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
-            continue
-        command.add_argument("--networks", nargs="+", choices=NETWORKS, default=DEFAULT)
-        command.add_argument("--methods", nargs="+", help="default: all; `training step` has to be among them")
-        command.add_argument("--rounds", type=int, default=5)
-        command.add_argument("--no-memory", action="store_true")
-        command.add_argument("--no-reference", action="store_true", help="leave out fp64, which takes the longest")
-        command.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
-    return parser.parse_args()
 
 
 def main() -> None:
-    options = arguments()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        common(command)
+        module.options(command)
+        command.set_defaults(run=module.run)
+    one = commands.add_parser("peak", help="the peak memory of one method of split, in this process")
+    common(one)
+    one.add_argument("network", choices=split.NETWORKS)
+    one.add_argument("method")
+    one.set_defaults(run=lambda options: print(split.peak(options.network, options.method, options.device)))
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.command == "peak":
-        print(peak(options.network, options.method, options.device))
-    else:
-        {"split": split, "replicas": replicas}[options.command](options)
+    options.run(options)
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
 
 
 if __name__ == "__main__":
