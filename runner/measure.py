@@ -150,7 +150,7 @@ class Measurement:
 
     def _trained(self, row: int | None) -> Vector:
         rows = self._stack if row is None else row
-        named = self.run.model.named_parameters()
+        named = self.run.networks.parameters.items()
         g = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in named if p.requires_grad}
         return g if rows is None else {name: entry[rows] for name, entry in g.items()}
 

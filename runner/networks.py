@@ -38,6 +38,7 @@ class Networks:
 
     def __init__(self, model: nn.Module, ids: Sequence[int], stacked: bool) -> None:
         self.model, self.ids, self.stacked = model, list(ids), stacked
+        self.parameters = dict(model.named_parameters())  # walking through the modules takes time
         self.at_once = 1
         self._final: dict[str, Tensor] = {}  # of all replicas, those that have stopped
 
@@ -101,20 +102,20 @@ class Networks:
 
     def grad_norm(self) -> Tensor:
         """|g|, 0-d or (R,)."""
-        return norm({n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}, self.stacked)
+        return norm({n: p.grad for n, p in self.parameters.items() if p.grad is not None}, self.stacked)
 
     def clip(self, most: float) -> None:
         """Scale each network's gradient down to the norm `most`, as torch does for one."""
         if not self.stacked:
-            nn.utils.clip_grad_norm_(self.model.parameters(), most)
+            nn.utils.clip_grad_norm_(self.parameters.values(), most)
             return
         factor = (most / (self.grad_norm() + 1e-6)).clamp(max=1)
-        for p in self.model.parameters():
+        for p in self.parameters.values():
             if p.grad is not None:
                 p.grad.mul_(factor.view(-1, *[1] * (p.dim() - 1)))
 
     def zero_grad(self) -> None:
-        for p in self.model.parameters():
+        for p in self.parameters.values():
             p.grad = torch.zeros_like(p) if self.stacked and p.requires_grad else None
 
     def keep(self, rows: Sequence[int], optimizer: torch.optim.Optimizer) -> None:
