@@ -156,6 +156,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
     )
     check_fit(experiment, dataset.train.labels)
     closure.check(experiment)
+    check_schedule(experiment)
     prepare_probes(experiment)
     return experiment
 
@@ -248,13 +249,42 @@ def few_samples(run: Experiment) -> BatchLoss:
     return run.batch_loss(few, 0, run.dtype, run.networks.first)
 
 
+def check_schedule(run: Experiment) -> None:
+    """A rate that follows from the curvature along g is one for steps along g, and for one network."""
+    if run.schedule.measures is None:
+        return
+    name, optimizer = type(run.schedule).__name__, run.optimizer
+    if run.networks.stacked:
+        raise BadInput(
+            f"replicas should be 1 with the schedule {name}, since one optimizer has one rate for all of them, found "
+            f"{len(run.networks.ids)}; use a sweep over seeds"
+        )
+    keys = {key: value for key in ("momentum", "weight_decay") if (value := optimizer.param_groups[0].get(key))}
+    if type(optimizer) is not torch.optim.SGD or keys:
+        found = ", ".join([type(optimizer).__name__, *(f"{key}={value:g}" for key, value in keys.items())])
+        raise BadInput(
+            f"optimizer should be sgd without momentum and weight decay with the schedule {name}, whose rate is for "
+            f"steps along the gradient, found {found}"
+        )
+    if run.clip_norm is not None:
+        raise BadInput(
+            f"clip_norm should be null with the schedule {name}, whose rate is for the whole gradient, found "
+            f"{run.clip_norm}; schedule.largest bounds the rate"
+        )
+    if not run.rates[0] > 0:
+        raise BadInput(f"optimizer.lr should be a number > 0, where the schedule {name} starts, found {run.rates[0]}")
+
+
 def prepare_probes(run: Experiment) -> None:
-    """Can each probe measure this network, as far as a few samples tell?"""
+    """Can each probe, and what the schedule measures, measure this network, as far as a few samples tell?"""
     loss = few_samples(run)
     largest = -(-run.batches.samples(0) // run.ranks.count)  # the same for all ranks, so that they choose the same
-    for name, probe in run.probes.items():
+    probes = {f"probe.{name}": probe for name, probe in run.probes.items()}
+    if run.schedule.measures is not None:
+        probes["schedule"] = run.schedule.measures
+    for path, probe in probes.items():
         planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
         try:
             probe.prepare(loss, largest, planned)
         except BadInput as error:
-            raise BadInput(f"probe.{name}: {error}") from error
+            raise BadInput(f"{path}: {error}") from error

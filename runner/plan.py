@@ -21,6 +21,7 @@ from runner.evaluate import evaluate
 from runner.experiment import Experiment
 from runner.identity import identity
 from runner.measure import Measurement
+from runner.probe.base import Probe
 from runner.progress import COLUMNS, probe_columns
 from runner.settings import settings
 from runner.stopwatch import Costs
@@ -68,7 +69,8 @@ def estimate(cfg: DictConfig) -> Estimate:
         evaluations = sum(evaluation_due(run, step) for step in range(run.steps + 1))
         evaluation = timed(lambda: evaluate(run), run.device) if evaluations else 0.0
         memory = peak(run.device)
-        probes = {name: (probe_seconds(run, name, state), measurements(run, name)) for name in run.probes}
+        own = {} if run.schedule.measures is None else {"schedule": run.schedule.measures}
+        probes = {n: (probe_seconds(run, n, p, state), measurements(run, p)) for n, p in {**run.probes, **own}.items()}
         return Estimate(
             parameters=sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
             steps=run.steps,
@@ -78,24 +80,24 @@ def estimate(cfg: DictConfig) -> Estimate:
             evaluation_seconds=evaluation * evaluations,
             memory_bytes=memory,
             memory_bytes_with_probes=peak(run.device),
-            disk_bytes=disk_bytes(run, max((times for _, times in probes.values()), default=0)),
+            disk_bytes=disk_bytes(run, max((probes[name][1] for name in run.probes), default=0)),
         )
 
 
-def measurements(run: Experiment, name: str) -> int:
-    cadence, length = run.probes[name].cadence, run.batches.steps_per_epoch
-    return sum(cadence.due(step, length, run.steps) for step in range(run.steps + 1))
+def measurements(run: Experiment, probe: Probe) -> int:
+    length = run.batches.steps_per_epoch
+    return sum(probe.cadence.due(step, length, run.steps) for step in range(run.steps + 1))
 
 
-def probe_seconds(run: Experiment, name: str, state: State) -> float:
+def probe_seconds(run: Experiment, name: str, probe: Probe, state: State) -> float:
     """One measurement, of all networks: the shortest of several, since the first ones may compile; g is in place."""
 
     def measure() -> None:
         for rows in run.networks.parts():
             at = Measurement(run, state.step, state.batch, state.lr, rows)
-            at.cells(name, run.probes[name])
-            if run.probes[name].table:
-                list(at.rows(name, run.probes[name]))
+            at.cells(name, probe)
+            if probe.table:
+                list(at.rows(name, probe))
 
     taken: list[float] = []
     while len(taken) < REPEATS and sum(taken) < LONG_SECONDS:

@@ -50,6 +50,7 @@ class Progress:
             self.epoch.load(state["epoch"])
             for name, probe in self.run.probes.items():
                 probe.load(state["probes"][name])
+            self.run.schedule.load(state.get("schedule", {}))
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint at w_step keeps, all rows and files before `step` being on disk."""
@@ -61,6 +62,7 @@ class Progress:
             "optimizer": self.run.optimizer.state_dict(),
             "epoch": self.epoch.state(),
             "probes": {name: probe.state() for name, probe in self.run.probes.items()},
+            "schedule": self.run.schedule.state(),
             "tables": {name: list(mark) for name, mark in self.flush(sync=True).items()},
         }
 

@@ -1,25 +1,55 @@
-"""Learning rates over a run: pure functions of the progress, as factors of the optimizer's initial rate.
+"""Learning rates over a run.
 
-A linear warm-up can stand in front of each: over its first `warmup` epochs (which may be a fraction) the
-factor rises from 0. Progress is the number of updates done divided by the updates of an epoch, so that a
-milestone of 40 epochs is met exactly at step 40 * steps_per_epoch, and the same step always has the same
-rate, resumed or not.
+Those in this module are pure functions of the progress, as factors of the optimizer's initial rate. A linear warm-up
+can stand in front of each: over its first `warmup` epochs (which may be a fraction) the factor rises from 0. Progress
+is the number of updates done divided by the updates of an epoch, so that a milestone of 40 epochs is met exactly at
+step 40 * steps_per_epoch, and the same step always has the same rate, resumed or not.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from runner.errors import BadInput
+from runner.probe.base import Probe
+from runner.records import Cell
 
 
 class Schedule(ABC):
-    """The factor of the update that follows `step` updates. `warmup` is in epochs."""
+    """What the loop asks for the rate of the coming update.
+
+    `measures`: a probe of the schedule's own, for rates that follow from what is found on the batch of that update;
+    whenever its cadence says so the loop measures, `take`s the result to the schedule, and asks for the rate after.
+    """
+
+    measures: Probe | None = None
+
+    @abstractmethod
+    def rate(self, initial: float, step: int, steps_per_epoch: int) -> float:
+        """The rate of the update from w_step. `initial`: the optimizer's own."""
+
+    def take(self, found: Mapping[str, Cell], initial: float) -> None:  # noqa: B027  (most measure nothing)
+        """Take in what `measures` has found, by its columns."""
+
+    def state(self) -> dict[str, Any]:
+        """What a continued run needs to go on as if it had not been stopped; kept in the checkpoint."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take up what `state` gave."""
+
+
+class Planned(Schedule):
+    """A factor that the progress alone decides. `warmup` is in epochs."""
 
     def __init__(self, warmup: float) -> None:
         if not 0 <= warmup < math.inf:
             raise BadInput(f"schedule.warmup, in epochs, should be a number >= 0, found {warmup}.")
         self.warmup = warmup
+
+    def rate(self, initial: float, step: int, steps_per_epoch: int) -> float:
+        return initial * self.factor(step, steps_per_epoch)
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """What multiplies the optimizer's initial rate for the update from w_step."""
@@ -32,7 +62,7 @@ class Schedule(ABC):
         """The factor without the warm-up's."""
 
 
-class Constant(Schedule):
+class Constant(Planned):
     """The initial rate throughout."""
 
     def __init__(self, warmup: float = 0.0) -> None:
@@ -42,7 +72,7 @@ class Constant(Schedule):
         return 1.0
 
 
-class Halving(Schedule):
+class Halving(Planned):
     """The rate is multiplied by `gamma` at each of the `milestones`, in epochs from the start of the run."""
 
     def __init__(self, milestones: list[float], gamma: float = 0.5, warmup: float = 0.0) -> None:
@@ -58,7 +88,7 @@ class Halving(Schedule):
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-class Cosine(Schedule):
+class Cosine(Planned):
     """From 1 at the end of the warm-up along half a cosine to `final` at the end of the run, and `final` from
     there on (Loshchilov and Hutter, "SGDR", equation 5 without restarts). The run takes `steps` updates if
     given, else `epochs`.

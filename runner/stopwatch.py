@@ -39,17 +39,21 @@ class Stopwatch:
 
 
 class Costs:
-    """The time of training steps and of each probe's measurements."""
+    """The time of training steps, of each probe's measurements and of the schedule's own."""
 
     def __init__(self, probes: list[str], device: torch.device) -> None:
         self.training, self.steps = Stopwatch(device), 0
         self.probes = {name: Stopwatch(device) for name in probes}
         self.measurements = dict.fromkeys(probes, 0)
+        self.schedule, self.informed = Stopwatch(device), 0
 
     def in_training_steps(self) -> dict[str, float | None]:
-        """The mean cost of a measurement of each probe in units of a training step; None if it never measured."""
+        """The mean cost of a measurement of each probe in units of a training step; None if it never measured. Under
+        `schedule` those by which the schedule has set the rate, if it does."""
+        watches = {name: (watch, self.measurements[name]) for name, watch in self.probes.items()}
+        if self.informed:
+            watches["schedule"] = self.schedule, self.informed
         unit = self.training.seconds() / max(self.steps, 1)
         return {
-            name: watch.seconds() / self.measurements[name] / unit if self.measurements[name] and unit else None
-            for name, watch in self.probes.items()
+            name: watch.seconds() / count / unit if count and unit else None for name, (watch, count) in watches.items()
         }

@@ -77,22 +77,38 @@ def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> En
 
 def look(run: Experiment, step: int, costs: Costs) -> State:
     """The state w_step, after a forward and backward pass on its batch."""
-    lr = set_rate(run, step)
     replica = torch.tensor(run.networks.ids) if run.networks.stacked else 0
-    cells: Cells = {"step": step, "epoch": step / run.batches.steps_per_epoch, "replica": replica, "lr": lr}
+    cells: Cells = {"step": step, "epoch": step / run.batches.steps_per_epoch, "replica": replica}
     if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
         cells |= evaluate(run)
     with costs.training.running():
         batch = run.batches(step)
         loss, error, grad_norm = forward_backward(run, step, batch)
-    return State(step, lr, batch, {**cells, "train_loss": loss, "train_error": error, "grad_norm": grad_norm})
+    if schedule_due(run, step):
+        with costs.schedule.running():
+            inform_schedule(run, step, batch)
+        costs.informed += 1
+    lr = set_rate(run, step)
+    return State(step, lr, batch, {**cells, "lr": lr, "train_loss": loss, "train_error": error, "grad_norm": grad_norm})
+
+
+def schedule_due(run: Experiment, step: int) -> bool:
+    """Whether the schedule has to know something of this step's batch."""
+    probe = run.schedule.measures
+    return probe is not None and probe.cadence.due(step, run.batches.steps_per_epoch, run.steps)
+
+
+def inform_schedule(run: Experiment, step: int, batch: Batch) -> None:
+    """Measure what the schedule has to know before it can tell the rate of the coming update."""
+    assert run.schedule.measures is not None
+    lr = float(run.optimizer.param_groups[0]["lr"])  # of the update before
+    run.schedule.take(Measurement(run, step, batch, lr).cells("schedule", run.schedule.measures), run.rates[0])
 
 
 def set_rate(run: Experiment, step: int) -> float:
     """Give every parameter group the rate of the coming update; that of the first is returned."""
-    factor = run.schedule.factor(step, run.batches.steps_per_epoch)
-    for group, rate in zip(run.optimizer.param_groups, run.rates, strict=True):
-        group["lr"] = rate * factor
+    for group, initial in zip(run.optimizer.param_groups, run.rates, strict=True):
+        group["lr"] = run.schedule.rate(initial, step, run.batches.steps_per_epoch)
     return float(run.optimizer.param_groups[0]["lr"])
 
 

@@ -125,7 +125,7 @@ def rows(overrides: list[str]) -> list[dict[str, float]]:
     oracle, found = Oracle(run, cfg.probe.fd.form), []
     for step in range(STEPS + 1):
         batch, w = run.batches(step), oracle.weights()
-        lr = run.rates[0] * run.schedule.factor(step, run.batches.steps_per_epoch)
+        lr = run.schedule.rate(run.rates[0], step, run.batches.steps_per_epoch)
         evaluated = step == STEPS or (step > 0 and step % run.eval_every == 0)
         row: dict[str, Any] = oracle.test() if evaluated else {}
         outputs = run.model(batch.inputs)

@@ -67,7 +67,8 @@ def eigenvalue_histogram(axis: Any, eigenvalues: Any, zero: float, bins: int = 6
         -np.geomspace(top, zero, bins // 2), np.geomspace(zero, top, bins // 2),
     ])  # fmt: skip
     axis.hist(values, bins=edges, **options)
-    axis.set_xscale("symlog", linthresh=zero)
+    axis.set_xscale("symlog", linthresh=zero, linscale=0.5)
+    axis.set_xticks(_symlog_ticks(zero, top))
     axis.set_yscale("log")
     axis.set_ylim(bottom=0.5)
     counts = (values < -zero).sum(), (np.abs(values) <= zero).sum(), (values > zero).sum()
@@ -75,6 +76,13 @@ def eigenvalue_histogram(axis: Any, eigenvalues: Any, zero: float, bins: int = 6
     axis.text(0.5, 1.02, said, transform=axis.transAxes, ha="center", fontsize=8)
     axis.set_xlabel("eigenvalue")
     axis.set_ylabel("count")
+
+
+def _symlog_ticks(zero: float, top: float) -> list[float]:
+    """Zero, and at most three powers of ten on either side that are not near it."""
+    low, high = int(np.ceil(np.log10(2 * zero))), int(np.ceil(np.log10(top)))
+    powers = [10.0**power for power in range(high, low - 1, -max(1, -(-(high - low + 1) // 3)))]
+    return [-one for one in powers] + [0.0, *reversed(powers)]
 
 
 def heat_map(axis: Any, matrix: Any) -> Any:

@@ -1,7 +1,7 @@
 """Uncertainty over independent runs, and what it decides."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -86,6 +86,42 @@ def bootstrap_of_medians(groups: Sequence[Iterable[float]], x: Sequence[float], 
     slopes = _slope(np.log(x), np.log(np.stack(drawn)))
     low, high = np.quantile(slopes[np.isfinite(slopes)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(fitted), float(low), float(high), min(map(len, samples)))
+
+
+def bootstrap(rows: np.ndarray, statistic: Callable[[np.ndarray], float], draws: int = 1000) -> Interval:
+    """A statistic of independent rows (n, …), with its percentile bootstrap interval; infinite below six rows."""
+    if len(rows) < 6:
+        return Interval(statistic(rows) if len(rows) else math.nan, -math.inf, math.inf, len(rows))
+    generator = np.random.default_rng(0)
+    drawn = [statistic(rows[generator.integers(len(rows), size=len(rows))]) for _ in range(draws)]
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(statistic(rows)), float(low), float(high), len(rows))
+
+
+def bootstrap_slope(
+    groups: Sequence[Iterable[float]],
+    x: Sequence[float],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    draws: int = 1000,
+) -> Interval:
+    """The least-squares slope of log `statistic` of each group against log x, with its percentile bootstrap interval.
+    `statistic` takes the last axis of an array of samples, and is positive."""
+    if len(x) < 2:
+        return Interval(math.nan, -math.inf, math.inf, len(x))
+    generator = np.random.default_rng(0)
+    samples = [finite(group) for group in groups]
+    fitted = _slope(np.log(x), np.log([statistic(one) for one in samples]))
+    drawn = [statistic(one[generator.integers(len(one), size=(draws, len(one)))]) for one in samples]
+    low, high = np.quantile(_slope(np.log(x), np.log(np.stack(drawn))), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(fitted), float(low), float(high), min(map(len, samples)))
+
+
+def difference(first: Interval, second: Interval) -> Interval:
+    """second - first of two independent estimates (Newcombe's for proportions with Wilson's intervals)."""
+    value = second.value - first.value
+    low = math.hypot(first.high - first.value, second.value - second.low)
+    high = math.hypot(first.value - first.low, second.high - second.value)
+    return Interval(value, value - low, value + high, min(first.n, second.n))
 
 
 def trend(frame: pd.DataFrame, value: str, by: str, over: str = "seed", log: bool = True) -> Interval:

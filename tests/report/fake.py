@@ -11,8 +11,8 @@ Job = tuple[Mapping[str, Any], Mapping[str, pd.DataFrame]]
 
 
 def fake_sweep(folder: Path, experiment: str, jobs: Iterable[Job]) -> Path:
-    """A run for each job: the config's values by dotted key (`width` and `seed` are 1 and 0 unless given), and its tables
-    by name (`metrics`, `epochs`, `hessian`, …), whose column `replica` is 0 unless given."""
+    """A run for each job: the config's values by dotted key (`width` and `seed` are 1 and 0 unless given), and its
+    tables by name (`metrics`, `epochs`, `hessian`, …), whose column `replica` is 0 unless given."""
     for number, (values, tables) in enumerate(jobs):
         config: dict[str, Any] = {"experiment": experiment, "scale": "small", "width": 1.0, "seed": 0}
         for key, value in values.items():

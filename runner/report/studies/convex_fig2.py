@@ -5,32 +5,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from runner.report import figure2
 from runner.report.drawing import FORMULAS, curves, legend, symlog
-from runner.report.statistics import Outcome, above, all_of, below, mean, trend
+from runner.report.statistics import Outcome, below, trend
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import ordered, panels
 
-SELDOM = 0.1  # share of steps with negative curvature
 PARTS = ("gHg", "gGg", "gHrg")
 
 
 def seldom_negative(runs: Runs) -> Finding:
     """Claim (a)."""
-    rows = runs.metrics.dropna(subset=["split_gHg"])
-    shares = rows.assign(negative=rows["split_gHg"] < 0).groupby(["width", "seed"])["negative"].mean()
-    found = {width: mean(values) for width, values in shares.groupby("width")}
-    said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
-    return Finding(all_of(below(one, SELDOM) for one in found.values()), f"Share of steps with g'Hg < 0: {said}.")
+    return figure2.seldom_negative(runs.metrics, "width", "at width {:g}")
 
 
 def follows(runs: Runs) -> Finding:
     """Claim (b)."""
-    found = {}
-    for width, rows in runs.metrics.dropna(subset=["split_gHg"]).groupby("width"):
-        ranks = [one[["split_gHg", "split_gGg"]].corr("spearman").iloc[0, 1] for _, one in rows.groupby("seed")]
-        found[width] = mean(ranks)
-    said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
-    return Finding(all_of(above(one, 0.9) for one in found.values()), f"Rank correlation of g'Hg with g'Gg: {said}.")
+    return figure2.follows(runs.metrics, "width", "at width {:g}")
 
 
 def starts_closer(runs: Runs) -> Finding:
@@ -86,13 +77,13 @@ STUDY = Study(
         Claim(
             "seldom negative",
             "(a) The curvature along the gradient is seldom negative.",
-            f"The share of steps with g'Hg < 0, a mean over seeds, lies below {SELDOM:g} at every width.",
+            figure2.SELDOM_RULE,
             seldom_negative,
         ),
         Claim(
             "follows G",
             "(b) g'Hg follows g'Gg.",
-            "Spearman's rank correlation over the steps of a run, a mean over seeds, lies above 0.9 at every width.",
+            figure2.FOLLOWS_RULE,
             follows,
         ),
         Claim(

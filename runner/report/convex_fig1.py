@@ -1,0 +1,213 @@
+"""Figure 1 of the main paper: how its claims are judged, for the finite-difference estimate and for the exact value."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from runner.report.statistics import Interval, Outcome, above, all_of, below, mean, trend
+from runner.report.study import Claim, Finding, Runs
+
+MOST = 0.5  # of the measured steps
+TWICE = 1 / 3  # (x - y) / (x + y) where x = 2 y
+CONVERGED = 0.5  # of the loss at the start
+LEVELS = 12  # at which curves are compared at equal training loss
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """A curvature along the gradient: its column, and what it is called."""
+
+    column: str
+    text: str
+
+
+ESTIMATE = Curvature("fd_gHg", "the estimate")
+EXACT = Curvature("split_gHg", "the exact g'Hg")
+FORMS = {"raw": "g'Hg", "per_gg": "g'Hg / g'g", "times_mu": "mu g'Hg / g'g"}
+
+
+def in_forms(rows: pd.DataFrame, curvature: Curvature) -> pd.DataFrame:
+    """The rows where it was measured, with its three forms, the epoch (counted from 1) in which a row lies, and the
+    training loss, a running mean over five rows since a batch's is noisy."""
+    needed = [curvature.column, "grad_norm", "train_loss"]
+    rows = rows[np.isfinite(rows[needed]).all(axis=1)].sort_values("step")  # not finite: where a run diverged
+    raw, gg = rows[curvature.column], rows["grad_norm"] ** 2
+    losses = rows.groupby(["width", "seed"])["train_loss"]
+    smooth = losses.transform(lambda loss: loss.rolling(5, center=True, min_periods=1).mean())
+    forms = {"raw": raw, "per_gg": raw / gg, "times_mu": rows["lr"] * raw / gg}
+    return rows.assign(**forms, epoch=in_epoch(rows), loss=smooth)
+
+
+def in_epoch(rows: pd.DataFrame) -> pd.Series:
+    """The last row, after the last update, counts to the last epoch."""
+    last = np.ceil(rows["epoch"].max())
+    return (np.floor(rows["epoch"] + 1e-9) + 1).clip(upper=max(last, 1))
+
+
+def positive(rows: pd.DataFrame, curvature: Curvature) -> Finding:
+    """Claim (a); the sign is the same in all three forms."""
+    rows = in_forms(rows, curvature)
+    shares = rows.assign(positive=rows["raw"] > 0).groupby(["width", "seed"])["positive"].mean()
+    found = {width: mean(values) for width, values in shares.groupby("width")}
+    said = _by_width(found)
+    return Finding(all_of(above(one, MOST) for one in found.values()), f"Share of steps with g'Hg > 0: {said}.")
+
+
+def high_at_both_ends(rows: pd.DataFrame, curvature: Curvature, form: str) -> Finding:
+    """Claim (b)."""
+    runs = windows(in_forms(rows, curvature), form)
+    start, end = (
+        mean(excess(runs[part], runs["middle"]).groupby("seed").mean()) for part in ("start", "end")
+    )  # a mean over widths first: what is independent are the seeds
+    left = float((runs["loss_end"] / runs["loss_start"]).mean())
+    ended = above(end, TWICE) if left < CONVERGED else Outcome.UNDECIDED
+    means = ", ".join(f"{runs[part].mean():.3g}" for part in ("start", "middle", "end"))
+    said = (
+        f"{FORMS[form]} in the first tenth, the middle and the last tenth: {means}; excess {start} at the start, {end} "
+    )
+    return Finding(
+        all_of([above(start, TWICE), ended]), f"{said}at the end, where {left:.0%} of the training loss is left."
+    )
+
+
+def windows(rows: pd.DataFrame, form: str) -> pd.DataFrame:
+    """Means over the first tenth of a run's steps, its middle (20 % to 80 %) and its last tenth, with the loss."""
+    done = rows["step"] / rows.groupby(["width", "seed"])["step"].transform("max").clip(lower=1)
+    parts = {"start": done <= 0.1, "middle": done.between(0.2, 0.8), "end": done >= 0.9}
+    by = [rows["width"], rows["seed"]]
+    values = {part: rows[form].where(chosen).groupby(by).mean() for part, chosen in parts.items()}
+    losses = {f"loss_{part}": rows["train_loss"].where(chosen).groupby(by).mean() for part, chosen in parts.items()}
+    return pd.DataFrame({**values, **losses})
+
+
+def excess(end: pd.Series, middle: pd.Series) -> pd.Series:
+    """(end - |middle|) / (|end| + |middle|): from -1 to 1, 1/3 where the end is twice the middle's size, -1 where it is
+    negative."""
+    return (end - middle.abs()) / (end.abs() + middle.abs())
+
+
+def wider_is_larger(rows: pd.DataFrame, curvature: Curvature, form: str, at: str = "epoch") -> Finding:
+    """Claim (c), at equal epoch, or at equal training loss."""
+    rows = in_forms(rows, curvature)
+    means = ", ".join(f"{value:.3g} at width {width:g}" for width, value in rows.groupby("width")[form].mean().items())
+    share = share_of_wider(rows, form, at)
+    said = f"The wider network's {FORMS[form]} is larger in a share of {share} of the comparisons at equal {at}"
+    return Finding(above(share, 0.5), f"{said}; mean over training {means}.")
+
+
+def share_of_wider(rows: pd.DataFrame, form: str, at: str) -> Interval:
+    """The share of (point, pair of widths) at which the wider network's mean is larger, of each seed by itself. Points
+    are the epochs, or levels of the training loss."""
+    point = rows["epoch"] if at == "epoch" else at_levels(rows["loss"])
+    table = rows.assign(point=point).pivot_table(index=["seed", "point"], columns="width", values=form)
+    pairs = [_larger(table[wide], table[narrow]) for narrow, wide in combinations(table.columns, 2)]
+    return mean(pd.concat(pairs).groupby("seed").mean() if pairs else [])
+
+
+def at_levels(losses: pd.Series) -> pd.Series:
+    """In which of the levels, equal in the logarithm, each of them lies."""
+    return pd.cut(np.log(losses), LEVELS, labels=False)
+
+
+def _larger(wide: pd.Series, narrow: pd.Series) -> pd.Series:
+    """1, 0, or 1/2 where they are equal."""
+    return (np.sign((wide - narrow).dropna()) + 1) / 2
+
+
+def lower_error(rows: pd.DataFrame) -> Finding:
+    """Claim (d)."""
+    last = rows.dropna(subset=["test_error"]).sort_values("step").groupby(["width", "seed"]).tail(1)
+    change = trend(last, "test_error", "width", log=False)
+    means = ", ".join(
+        f"{one:.1%} at width {width:g}" for width, one in last.groupby("width")["test_error"].mean().items()
+    )
+    return Finding(below(change), f"Test error at the end: {means}; change for each doubling {change}.")
+
+
+def claims(curvature: Curvature, of: str = "") -> tuple[Claim, ...]:
+    """(a) to (c) of a sweep for one curvature, (b) and (c) in each of the forms. `of` names it in the claims' names."""
+    return (
+        Claim(
+            f"{of}positive",
+            f"(a) The curvature along the gradient, here {curvature.text}, stays positive for most of training.",
+            f"The share of measured steps with g'Hg > 0, a mean over seeds, lies above {MOST:g} at every width. The "
+            "sign is the same for g'Hg, g'Hg / g'g and mu g'Hg / g'g.",
+            lambda runs: positive(paper_setting(runs), curvature),
+        ),
+        *(_high_at_both_ends(curvature, form, of) for form in FORMS),
+        *(_wider_is_larger(curvature, form, of) for form in FORMS),
+    )
+
+
+def _high_at_both_ends(curvature: Curvature, form: str, of: str) -> Claim:
+    return Claim(
+        f"{of}high at both ends, {FORMS[form]}",
+        f"(b) It is larger at the start and when converged, near zero between; here {curvature.text} as {FORMS[form]}.",
+        "With x the mean over the first or the last tenth of the steps and y that over the middle (20 % to 80 %), the "
+        "excess (x - |y|) / (|x| + |y|) is 1/3 where x is twice |y|, and -1 where x is negative. Its mean over widths, "
+        "with the interval over seeds, lies above 1/3 at both ends; it fails if it lies below at one. The last tenth "
+        f"is left open unless the training loss there has come down to less than {CONVERGED:.0%} of that in the first.",
+        lambda runs: high_at_both_ends(paper_setting(runs), curvature, form),
+    )
+
+
+def _wider_is_larger(curvature: Curvature, form: str, of: str) -> Claim:
+    return Claim(
+        f"{of}wider is larger, {FORMS[form]}",
+        f"(c) The wider the network, the larger it is; here {curvature.text} as {FORMS[form]}.",
+        "Over all epochs and pairs of widths of a seed, the share in which the wider network's mean over the epoch is "
+        "larger has an interval over seeds above 1/2.",
+        lambda runs: wider_is_larger(paper_setting(runs), curvature, form),
+    )
+
+
+LOWER_ERROR = Claim(
+    "lower test error",
+    "(d) The wider the network, the lower its test error.",
+    "The change of the last test error for each doubling of the width, fitted for each seed, lies below zero.",
+    lambda runs: lower_error(paper_setting(runs)),
+)
+
+
+def paper_setting(runs: Runs) -> pd.DataFrame:
+    """The rows of metrics.csv of the paper's own setting: all of them, unless the sweep has others too."""
+    if "setting" not in runs.configs[0].get("recipe", {}):
+        return runs.metrics
+    rows = runs.table("metrics", "recipe.setting")
+    return rows[rows["recipe.setting"] == "paper"]
+
+
+def outcomes(runs: Runs, curvature: Curvature) -> str:
+    """In a sentence, what becomes of claims (a) to (c)."""
+    rows = paper_setting(runs)
+    said = [f"(a) {positive(rows, curvature).outcome}"]
+    for letter, rule in (("b", high_at_both_ends), ("c", wider_is_larger)):
+        found = {text: rule(rows, curvature, form).outcome for form, text in FORMS.items()}
+        said.append(f"({letter}) {grouped(found)}")
+    return "; ".join(said)
+
+
+def grouped(found: dict[str, Outcome]) -> str:
+    """`holds for g'Hg; does not hold for g'Hg / g'g and mu g'Hg / g'g`; the outcome alone where all agree."""
+    if len(set(found.values())) == 1:
+        return f"{next(iter(found.values()))} in every form"
+    kinds = {one: [text for text, outcome in found.items() if outcome is one] for one in found.values()}
+    return ", ".join(f"{one} for {' and '.join(texts)}" for one, texts in kinds.items())
+
+
+def diverged(runs: Runs) -> str:
+    """A sentence on the runs that did, if any: their rows before that count."""
+    status = runs.metrics.groupby("run")["status"].last()
+    count = int((status == "diverged").sum())
+    return f" {count} of {len(status)} runs diverged; what they measured before that counts." if count else ""
+
+
+def _by_width(found: dict[float, Interval]) -> str:
+    return ", ".join(f"{one} at width {width:g}" for width, one in found.items())
+
+
+def on_the_exact(runs: Runs) -> str:
+    """What becomes of the claims that are made for the estimate."""
+    return f"For the exact g'Hg of the same steps: {outcomes(runs, EXACT)}.{diverged(runs)}"

@@ -1,0 +1,91 @@
+"""Figure 2 of the main paper under the other readings of what its text leaves open."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from runner.report import figure2
+from runner.report.drawing import FORMULAS, curves, legend, symlog
+from runner.report.study import Claim, Finding, Plot, Runs, Study
+from runner.report.style import PALETTE, panels
+
+PARTS = ("gHg", "gGg", "gHrg")
+
+
+def metrics(runs: Runs) -> pd.DataFrame:
+    """With the columns `data` (labels, batch), `net` (factor, layers) and `variant` (all of them)."""
+    rows = runs.table("metrics", "dataset.labels", "loss.factor", "arch.depth", "batch_size")
+    labels = rows["dataset.labels"].map(lambda text: "labels -1/1" if "-1" in str(text) else "labels 0/1")
+    batch = rows["batch_size"].map(lambda size: "full batch" if pd.isna(size) else f"batch {size:g}")
+    factor = rows["loss.factor"].map(lambda one: f"{one:g} (f - y)²")
+    layers = rows["arch.depth"].map(lambda depth: f"{depth:g} layers")
+    data, net = labels + ", " + batch, factor + ", " + layers
+    return rows.assign(data=data, net=net, variant=data + ", " + net)
+
+
+def seldom_negative(runs: Runs) -> Finding:
+    return figure2.seldom_negative(metrics(runs), "variant", "({})")
+
+
+def follows(runs: Runs) -> Finding:
+    return figure2.follows(metrics(runs), "variant", "({})")
+
+
+def along_training(runs: Runs) -> Figure:
+    """A row for each choice of labels and batch; columns are the loss and the three parts."""
+    frame = metrics(runs)
+    groups = list(frame.groupby("data"))
+    figure, axes = panels(4 * len(groups), columns=4, width=3.2, height=2.5, sharex=True)
+    for row, (data, rows) in enumerate(groups):
+        loss, *parts = axes[4 * row : 4 * row + 4]
+        curves(loss, rows, "step", "train_loss", by="net", colours=PALETTE, label="{value}")
+        loss.set_yscale("log")
+        loss.set_ylabel(data)
+        for axis, part in zip(parts, PARTS, strict=True):
+            curves(axis, rows, "step", f"split_{part}", by="net", colours=PALETTE, label="{value}")
+            symlog(axis, rows[[f"split_{one}" for one in PARTS]])
+        for axis in axes[4 * row : 4 * row + 4]:
+            axis.set_xlabel("step" if row == len(groups) - 1 else "")
+    for axis, name in zip(axes, ("train_loss", *PARTS), strict=False):
+        axis.set_title(FORMULAS[name])
+    legend(axes[0])
+    return figure
+
+
+def one_start(runs: Runs) -> Figure:
+    """g'Hg of single starts beside their mean, a panel for each choice of labels and batch."""
+    frame = metrics(runs)
+    first = frame[frame["net"] == frame["net"].iloc[0]]
+    groups = list(first.groupby("data"))
+    figure, axes = panels(len(groups), columns=len(groups), width=3.2, height=2.8, sharex=True)
+    for axis, (data, rows) in zip(axes, groups, strict=True):
+        for _, one in rows.groupby(figure2.RUN):
+            axis.plot(one["step"], one["split_gHg"], color=PALETTE[6], lw=0.7)
+        mean = rows.groupby("step")["split_gHg"].mean()
+        axis.plot(mean.index, mean, color=PALETTE[0], label="mean over starts")
+        symlog(axis, rows["split_gHg"])
+        axis.set_title(data)
+        axis.set_xlabel("step")
+    axes[0].set_ylabel(FORMULAS["gHg"])
+    legend(axes[0])
+    return figure
+
+
+STUDY = Study(
+    title="Figure 2 under other readings",
+    paper="On the Convex Behavior of Deep Neural Networks in Relation to the Layers' Width",
+    setting="As Figure 2 at one width, with what the paper leaves open chosen otherwise: labels 0/1 or -1/1, squared "
+    "loss with or without the 1/2, 8 weight layers or 8 hidden ones, full batch or minibatches of 100.",
+    claims=(
+        Claim(
+            "seldom negative",
+            "(a) The curvature along the gradient is seldom negative.",
+            figure2.SELDOM_RULE,
+            seldom_negative,
+        ),
+        Claim("follows G", "(b) g'Hg follows g'Gg.", figure2.FOLLOWS_RULE, follows),
+    ),
+    plots=(
+        Plot("training", "Means over starts with their range; symmetric-log axes.", along_training),
+        Plot("starts", "Single starts (grey) beside their mean.", one_start),
+    ),
+)

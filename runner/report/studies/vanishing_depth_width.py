@@ -1,0 +1,244 @@
+"""How gradient and curvature of random deep networks vanish over depth and width."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from runner.report.drawing import legend, map_of
+from runner.report.statistics import (
+    Interval,
+    Outcome,
+    above,
+    all_of,
+    below,
+    bootstrap_of_medians,
+    finite,
+    mean,
+    within,
+)
+from runner.report.study import Claim, Finding, Plot, Runs, Study
+from runner.report.style import PALETTE, ink, ordered, panels
+from runner.report.vanishing import FORMULAS, SIZES, cells, living, rates, starts
+
+SHARE = 0.2  # of the narrowest networks' rate: what is left along depth / width = constant
+FACTOR = 10.0
+ENOUGH = 12  # living networks
+
+
+def laws(runs: Runs) -> dict[str, pd.DataFrame]:
+    """The starts by the law that drew them."""
+    rows = starts(runs, "init.gain")
+    named = rows.assign(init=np.where(rows["init.gain"] > 1.2, "He", "Xavier"))
+    return {str(name): one for name, one in named.groupby("init")}
+
+
+def vanishes(runs: Runs) -> Finding:
+    outcomes, said = [], []
+    for name, rows in laws(runs).items():
+        narrow = rows[rows["units"] == rows["units"].min()]
+        found = {size: mean(rates(narrow, size)) for size in SIZES}
+        outcomes += [below(one) for one in found.values()]
+        dead = narrow[narrow["depth"] == narrow["depth"].max()]["dead"].mean()
+        said.append(
+            f"{name}, {rows['units'].min()} units: {found['gradient']} for the gradient, {found['curvature']} for the "
+            f"curvature ({dead:.0%} of the deepest dead)"
+        )
+    return Finding(all_of(outcomes), f"Change of the mean log per layer: {'; '.join(said)}.")
+
+
+def scales(runs: Runs) -> Finding:
+    """Whether the rate under He is that of depth / width."""
+    rows = laws(runs)["He"]
+    outcomes, said = [], []
+    for size in SIZES:
+        slope = width_scaling(rows, size)
+        outcomes.append(within(slope, -1.5, -0.5))
+        said.append(f"{slope} for the {size}")
+    return Finding(all_of(outcomes), f"Log-log slope of the decay rate over width, He: {', '.join(said)}.")
+
+
+def width_scaling(rows: pd.DataFrame, size: str) -> Interval:
+    by_units = {units: rates(one, size) for units, one in rows.groupby("units")}
+    return bootstrap_of_medians(list(by_units.values()), list(by_units))
+
+
+def cured(name: str) -> Any:
+    """Whether nothing vanishes where the width grows like the depth, for one law of weights."""
+
+    def judge(runs: Runs) -> Finding:
+        rows = laws(runs)[name]
+        diagonal = along(rows)
+        narrow = rows[rows["units"] == rows["units"].min()]
+        outcomes, said = [], []
+        for size in SIZES:
+            reference, left = mean(rates(narrow, size)), mean(rates(diagonal, size))
+            vanishing = below(reference) is Outcome.HOLDS
+            outcomes.append(above(left, SHARE * reference.value) if vanishing else Outcome.UNDECIDED)
+            said.append(f"{size} {left}, against {reference} at {narrow['units'].min()} units")
+        grown = diagonal[["depth", "units"]].drop_duplicates().sort_values("depth").to_numpy()
+        shape = ", ".join(f"{depth} x {units}" for depth, units in grown)
+        return Finding(all_of(outcomes), f"Change of the mean log per layer along {shape}: {'; '.join(said)}.")
+
+    return judge
+
+
+def along(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks of the depth / width that is there at most depths; of several the least."""
+    ratio = rows["depth"] / rows["units"]
+    depths = rows.groupby(ratio)["depth"].nunique()
+    return rows[ratio == depths.idxmax()]
+
+
+def mean_misleads(runs: Runs) -> Finding:
+    rows = laws(runs)["He"]
+    alive = {key: living(one) for key, one in rows.groupby(["depth", "units"])}
+    enough = [key for key, one in alive.items() if len(one) >= ENOUGH]
+    depth, units = max(enough, key=lambda key: (key[0] / key[1], key[0]))
+    found = excess(alive[depth, units]["gradient"] ** 2)
+    said = f"ln(mean / median) of |g|^2 over {found.n} living networks of depth {depth} and {units} units, He: {found}."
+    return Finding(above(found, float(np.log(FACTOR))), said)
+
+
+def excess(values: pd.Series, draws: int = 2000) -> Interval:
+    """ln(mean / median), with its percentile bootstrap interval."""
+    x = finite(values)
+    if len(x) < 8:
+        return Interval(np.nan, -np.inf, np.inf, len(x))
+    drawn = np.random.default_rng(0).choice(x, (draws, len(x)))
+    low, high = np.quantile(np.log(drawn.mean(1) / np.median(drawn, axis=1)), [0.025, 0.975])
+    return Interval(float(np.log(x.mean() / np.median(x))), float(low), float(high), len(x))
+
+
+def maps(runs: Runs) -> Figure:
+    """Medians over depth and width."""
+    found = laws(runs)
+    figure, axes = panels(len(found) * 2, columns=2, width=4.4, height=3.3)
+    for row, (name, rows) in enumerate(found.items()):
+        for axis, size in zip(axes[2 * row :], SIZES, strict=False):
+            map_of(axis, rows, "units", "depth", size, f"{name}: median {FORMULAS[size]}")
+            axis.set_xlabel("width (units)")
+            axis.set_ylabel("depth (weight layers)")
+            for place in np.argwhere(rows.pivot_table(size, "depth", "units", "median").to_numpy() == 0):
+                axis.text(place[1], place[0], "most are\ndead", ha="center", va="center", fontsize=8)
+    return figure
+
+
+def collapse(runs: Runs) -> Figure:
+    """Typical sizes against depth / width: one curve if that is all that counts."""
+    found = laws(runs)
+    figure, axes = panels(len(found) * 2, columns=2, width=4.2, height=3.2, sharex=True)
+    for row, (name, rows) in enumerate(found.items()):
+        table = cells(rows, "units", "depth")
+        for axis, size in zip(axes[2 * row :], SIZES, strict=False):
+            for (units, one), colour in zip(table.groupby("units"), ordered(table["units"].nunique()), strict=True):
+                scaled = one[f"{size}_typical"] / one["depth"] ** (0.5 if size == "gradient" else 1.0)
+                axis.plot(one["depth"] / units, scaled, "o-", color=colour, label=f"{units} units")
+            axis.set_yscale("log")
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_xlabel("depth / width")
+            axis.set_title(f"{name}: typical {FORMULAS[size]} per layer")
+    legend(axes[0])
+    return figure
+
+
+def spread(runs: Runs) -> Figure:
+    """The narrowest He networks: each one, their median, and their mean, which is another thing."""
+    rows = laws(runs)["He"]
+    rows = rows[rows["units"] == rows["units"].min()]
+    figure, axes = panels(3, width=3.9, height=3.3)
+    table = cells(rows, "depth")
+    for axis, size in zip(axes, SIZES, strict=False):
+        alive = living(rows)
+        jitter = 2 ** (0.3 * (np.random.default_rng(0).random(len(alive)) - 0.5))
+        axis.plot(alive["depth"] * jitter, alive[size], ".", color=PALETTE[6], alpha=0.4, ms=4)
+        axis.plot(table["depth"], table[f"{size}_rms"], "s--", color=PALETTE[5], label="root mean square")
+        axis.plot(table["depth"], table[f"{size}_mean"], "^--", color=PALETTE[1], label="mean")
+        axis.plot(table["depth"], table[f"{size}_typical"], "o-", color=PALETTE[0], label="exp(mean log), living")
+        shown = table[table[f"{size}_median"] > 0]
+        axis.plot(shown["depth"], shown[f"{size}_median"], "D-", color=PALETTE[2], label="median, dead ones too")
+        axis.set_yscale("log")
+        axis.set_title(f"He, {rows['units'].iloc[0]} units: {FORMULAS[size]}")
+    _deaths(axes[2], runs)
+    for axis in axes:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_xlabel("depth (weight layers)")
+    legend(axes[1])
+    return figure
+
+
+def _deaths(axis: Any, runs: Runs) -> None:
+    rows = pd.concat(laws(runs).values())
+    table = cells(rows, "units", "depth")
+    for (units, one), colour in zip(table.groupby("units"), ordered(table["units"].nunique()), strict=True):
+        axis.plot(one["depth"], one["dead"], "o-", color=colour, label=f"{units} units")
+    axis.axhline(0.5, color=ink(), lw=0.6, ls="--")
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_title("share of dead networks ($g = 0$)")
+    legend(axis)
+
+
+def remark(runs: Runs) -> str:
+    return (
+        "Under He a ReLU layer of k units changes the mean log of the signal by about -5 / (4 k), although it keeps "
+        "the mean square: the rate is one of depth / width. Under Xavier each ReLU layer also halves the mean square, "
+        "-ln(2) / 2 = -0.35 a layer whatever the width: width alone cannot cure that, and the paper's remedy is one "
+        "for a law that suits the activation."
+    )
+
+
+STUDY = Study(
+    title="Vanishing gradients and curvature over depth and width",
+    paper="Vanishing Curvature and the Power of Adaptive Methods in Randomly Initialized Deep Networks",
+    setting="Fully connected ReLU networks without biases at their start, He and Xavier, on one point of the unit "
+    "sphere (as many dimensions as units; more points would add up the better the deeper the network, which hides the "
+    "law) with a label of size one, squared loss, float64. Curvature is the largest |eigenvalue| of "
+    "the Hessian. A network is dead where its gradient is exactly zero; rates are over the living ones.",
+    claims=(
+        Claim(
+            "vanishes with depth",
+            "In narrow networks the typical gradient and curvature vanish exponentially with depth, also under He.",
+            "The slope of ln |g| and of ln max|eigenvalue| over depth (both per layer), fitted for each seed over the "
+            "depths at which it is alive, has a mean below zero at the least width, for both laws.",
+            vanishes,
+        ),
+        Claim(
+            "depth over width",
+            "The rate of decay is one of depth / width: it falls like 1 / width under He.",
+            "The log-log slope of the median rate over width lies in [-1.5, -0.5] (bootstrap over seeds), for the "
+            "gradient and the curvature. It does not hold where an interval lies outside.",
+            scales,
+        ),
+        Claim(
+            "width cures, He",
+            "Nothing vanishes exponentially if the width grows like the depth: He.",
+            f"Along depth / width = constant the mean slope per layer lies above {SHARE:g} of that at the least width "
+            "for the gradient and the curvature. It does not hold where it lies below; it stays open where the "
+            "least width does not vanish.",
+            cured("He"),
+        ),
+        Claim(
+            "width cures, Xavier",
+            "Nothing vanishes exponentially if the width grows like the depth: Xavier.",
+            "As for He.",
+            cured("Xavier"),
+        ),
+        Claim(
+            "means mislead",
+            "Where He preserves the mean square the typical network is far below it: sample means mislead.",
+            f"At the greatest depth / width with {ENOUGH} living networks the mean of their |g|^2 is more than "
+            f"{FACTOR:g} times the median (bootstrap of the log ratio); it does not hold where it is surely less.",
+            mean_misleads,
+        ),
+    ),
+    plots=(
+        Plot("maps", "Medians over all starts, dead ones included.", maps),
+        Plot("collapse", "exp(mean log) over living networks; the gradient over sqrt(depth), curvature over depth.",
+             collapse),
+        Plot("spread", "Each grey point is a start; dead networks are not on the logarithmic axes.", spread),
+    ),
+    remark=remark,
+)  # fmt: skip

@@ -1,0 +1,249 @@
+"""Theorem 2 of the main paper in data: how likely the curvature along the gradient is negative at the start."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from runner.report import theorem1
+from runner.report.drawing import FORMULAS, legend
+from runner.report.statistics import Interval, Outcome, all_of, below, bootstrap, difference, mean, proportion
+from runner.report.study import Claim, Finding, Plot, Runs
+from runner.report.style import ink, ordered, panels
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75)
+CELL = ["dim", "n"]
+
+
+def draws(runs: Runs) -> pd.DataFrame:
+    """A row for each network: its width n and input dimension, kappa = g'Hg / g'g, and whether it is of the half whose
+    networks only fit the bound (the replicas with even numbers) or of the half that it is held against."""
+    rows = runs.table("metrics", "arch.base_width", "dataset.dim")
+    return pd.DataFrame({
+        "n": (rows["width"] * rows["arch.base_width"]).round(),
+        "dim": rows["dataset.dim"],
+        "kappa": rows["split_gHg"] / rows["grad_norm"] ** 2,
+        "negative": rows["split_gHg"] < 0,
+        "gHrg": rows["split_gHrg"],
+        "fits": (rows["replica"] + rows["seed"]) % 2 == 0,
+    }).dropna()  # fmt: skip
+
+
+def probabilities(frame: pd.DataFrame) -> pd.Series:
+    """P(g'Hg < 0) in each cell (dim, n)."""
+    return pd.Series({cell: proportion(hits.sum(), len(hits)) for cell, hits in frame.groupby(CELL)["negative"]})
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Chebyshev's: P(kappa < 0) <= Var kappa / (E kappa)^2, as a power law exp(a) n^b d^c of the width and the input
+    dimension, so that it has three constants and can be carried to other sizes."""
+
+    a: float
+    b: float
+    c: float
+
+    def __call__(self, dim: float, n: float) -> float:
+        return float(min(1.0, np.exp(self.a) * n**self.b * dim**self.c))
+
+
+def fitted(frame: pd.DataFrame) -> Bound:
+    """Least squares of log Var / E^2 over the cells."""
+    moments = frame.groupby(CELL)["kappa"].agg(["mean", "var"]).reset_index()
+    columns = np.column_stack([np.ones(len(moments)), np.log(moments["n"]), np.log(moments["dim"])])
+    found = np.linalg.lstsq(columns, np.log(moments["var"] / moments["mean"] ** 2), rcond=None)[0]
+    return Bound(*map(float, found))
+
+
+def bound(frame: pd.DataFrame) -> Bound:
+    """Fitted on the one half of the networks, the greatest width left out."""
+    return fitted(frame[frame["fits"] & (frame["n"] < frame["n"].max())])
+
+
+def ends(frame: pd.DataFrame, along: str, at: str) -> dict[float, Interval]:
+    """The change of P from the least to the greatest value of `along`, for each value of `at`."""
+    found = {}
+    for value, rows in frame.groupby(at):
+        hits = rows.groupby(along)["negative"]
+        first, *_, last = [proportion(one.sum(), len(one)) for _, one in hits]
+        found[float(value)] = difference(first, last)
+    return found
+
+
+def _falls(runs: Runs, along: str, at: str, symbol: str) -> Finding:
+    frame = draws(runs)
+    found = ends(frame, along, at)
+    least, greatest = frame[along].min(), frame[along].max()
+    said = "; ".join(f"{one} at {symbol} = {value:g}" for value, one in found.items())
+    other = "n" if along == "n" else "d"
+    return Finding(
+        all_of(below(one) for one in found.values()),
+        f"Change of P(g'Hg < 0) from {other} = {least:g} to {greatest:g}: {said}.",
+    )
+
+
+def falls_with_width(runs: Runs) -> Finding:
+    return _falls(runs, "n", "dim", "d")
+
+
+def falls_with_dimension(runs: Runs) -> Finding:
+    return _falls(runs, "dim", "n", "n")
+
+
+def falls_with_both(runs: Runs) -> Finding:
+    frame = draws(runs)
+    diagonal = probabilities(frame[frame["n"] == frame["dim"]])
+    found = difference(diagonal.iloc[0], diagonal.iloc[-1]) if len(diagonal) > 1 else mean([])
+    said = ", ".join(f"{one} at {n:g}" for (_, n), one in diagonal.items())
+    return Finding(below(found), f"P(g'Hg < 0) along n = d: {said}; change {found}.")
+
+
+def covers(runs: Runs) -> Finding:
+    frame = draws(runs)
+    law = bound(frame)
+    held = probabilities(frame[~frame["fits"]])
+    above = [one.low > law(*cell) for cell, one in held.items()]
+    open_ = [one.low <= law(*cell) < one.high for cell, one in held.items()]
+    ratios = [law(*cell) / one.value for cell, one in held.items() if one.value > 0]
+    outcome = Outcome.FAILS if any(above) else Outcome.UNDECIDED if any(open_) else Outcome.HOLDS
+    loose = f", {np.median(ratios):.2g} times as large as it in the median cell" if ratios else ""
+    text = (
+        f"The bound exp({law.a:.3g}) n^{law.b:.3g} d^{law.c:.3g} lies below the probability in {sum(above)} of "
+        f"{len(held)} cells"
+    )
+    return Finding(outcome, text + loose + ".")
+
+
+def informative(runs: Runs) -> Finding:
+    """The bound at the largest networks."""
+    frame = draws(runs)
+    n, dim = frame["n"].max(), frame["dim"].max()
+    kappa = frame[frame["fits"] & (frame["n"] == n) & (frame["dim"] == dim)]["kappa"].to_numpy()
+    found = bootstrap(kappa, lambda x: float(x.var(ddof=1) / x.mean() ** 2))
+    law = bound(frame)
+    cells = [law(*cell) < 1 for cell, _ in frame.groupby(CELL)]
+    told = f"Var/E^2 at n = {n:g}, d = {dim:g}: {found}; the fitted law gives {law(dim, n):.3g} there"
+    return Finding(below(found, 1.0), f"{told} and is less than 1 in {sum(cells)} of {len(cells)} cells.")
+
+
+def residual_zero(runs: Runs) -> Finding:
+    return theorem1.zero_mean(draws(runs), "gHrg", CELL)
+
+
+def probability(runs: Runs) -> Figure:
+    """P(g'Hg < 0) over the width, and the bound; then over the input dimension."""
+    frame = draws(runs)
+    found = probabilities(frame[~frame["fits"]])
+    law = bound(frame)
+    figure, axes = panels(2, columns=2, width=5.0, height=3.8, sharey=True)
+    for axis, along, at, label in ((axes[0], 1, 0, "d = {:g}"), (axes[1], 0, 1, "n = {:g}")):
+        settings = sorted(set(found.index.get_level_values(at)))
+        for setting, colour in zip(settings, ordered(len(settings)), strict=True):
+            line = found.xs(setting, level=at)
+            _measured(axis, line, colour, label.format(setting))
+            cells = [(setting, x) if at == 0 else (x, setting) for x in line.index]
+            axis.plot(line.index, [law(*cell) for cell in cells], "--", color=colour, lw=1)
+        axis.plot([], [], "--", color=ink(), lw=1, label="the bound")
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(sorted(line.index), [f"{one:g}" for one in sorted(line.index)])
+        axis.set_xlabel(("input dimension $d$", "width $n$")[along])
+    axes[0].set_ylabel("$P(g^{\\top}Hg < 0)$ at the start")
+    for axis in axes:
+        legend(axis)
+    return figure
+
+
+def _measured(axis: Any, line: pd.Series, colour: Any, label: str) -> None:
+    """Probabilities with their intervals; where nothing was seen, an arrow at what the interval still allows."""
+    seen = {x: one for x, one in line.items() if one.value > 0}
+    axis.plot(list(seen), [one.value for one in seen.values()], "o-", color=colour, label=label)
+    for x, one in line.items():
+        if one.value > 0:
+            axis.plot([x, x], [one.low, one.high], color=colour, lw=1)
+        else:
+            axis.plot(x, one.high, "v", color=colour, fillstyle="none")
+
+
+def quantiles(runs: Runs) -> Figure:
+    """Quantiles of the curvature over the width, a panel for each input dimension."""
+    frame = draws(runs)
+    groups = list(frame.groupby("dim"))
+    figure, axes = panels(len(groups), columns=len(groups), width=2.7, height=3.2, sharey=True)
+    for axis, (dim, rows) in zip(axes, groups, strict=True):
+        table = rows.groupby("n")["kappa"].quantile(list(QUANTILES)).unstack()
+        for quantile, colour in zip(QUANTILES, ordered(len(QUANTILES)), strict=True):
+            axis.plot(table.index, table[quantile], "o-", ms=4, color=colour, label=f"{quantile:.0%}")
+        axis.axhline(0, color=ink(), lw=0.8)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(table.index, [f"{one:g}" for one in table.index])
+        axis.set_title(f"d = {dim:g}")
+        axis.set_xlabel("width $n$")
+    axes[0].set_ylabel("quantiles of " + FORMULAS["gHg_over_gg"])
+    legend(axes[-1])
+    return figure
+
+
+CLAIMS = (
+    Claim(
+        "width",
+        "Negative curvature along the gradient is less likely in wider networks.",
+        "P(g'Hg < 0) at the greatest width less that at the least is below zero at each input dimension, with "
+        "Newcombe's interval over networks.",
+        falls_with_width,
+    ),
+    Claim(
+        "input dimension",
+        "It is less likely with inputs of higher dimension.",
+        "The same between the greatest and the least input dimension, at each width.",
+        falls_with_dimension,
+    ),
+    Claim(
+        "both",
+        "It is less likely where width and input dimension grow together.",
+        "P(g'Hg < 0) at the greatest n = d less that at the least is below zero, with Newcombe's interval.",
+        falls_with_both,
+    ),
+    Claim(
+        "bound",
+        "Chebyshev's inequality bounds the probability: P <= Var / E^2 of g'Hg / g'g, falling with both.",
+        "The bound as a power law of n and d is fitted on half of the networks, without the greatest width. On the "
+        "other half, at all widths, it lies above Wilson's interval of the probability in every cell. One cell whose "
+        "interval lies above the bound is enough against it.",
+        covers,
+    ),
+    Claim(
+        "informative",
+        "The bound says something: it is less than one, at the largest networks at least.",
+        "The bootstrap interval of Var / E^2 of g'Hg / g'g at the greatest width and input dimension lies below 1.",
+        informative,
+    ),
+    Claim(
+        "residual part",
+        "E[g'H_r g] = 0 for a loss with bounded derivatives.",
+        theorem1.ZERO_RULE,
+        residual_zero,
+    ),
+)
+
+
+def remark(runs: Runs) -> str:
+    return (
+        "Inputs have unit norm and weights a variance in 1/fan_in, so that the first layer passes on activations whose "
+        "squared length goes with n/d: the larger d is, the smaller they are, and with them g'Gg / g'g, which is what "
+        "outweighs a negative residual part. With one variance for all layers and normal weights the input dimension "
+        "makes no difference at all, since only the input's length enters."
+    )
+
+
+PLOTS = (
+    Plot(
+        "probability",
+        "The share of networks with negative curvature along the gradient, of the half that the bound was not fitted "
+        "on, with 95 % intervals (open triangles: none was seen, the interval ends there). Dashed: the bound.",
+        probability,
+    ),
+    Plot("quantiles", "Quantiles of the curvature over networks: with the width the lower ones rise.", quantiles),
+)

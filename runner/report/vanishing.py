@@ -1,0 +1,76 @@
+"""What the studies of vanishing curvature share: random networks at their start, and how sizes go with depth."""
+
+import numpy as np
+import pandas as pd
+
+from runner.errors import BadInput
+from runner.report.statistics import Interval, mean
+from runner.report.study import Runs
+
+SIZES = {"gradient": "grad_norm", "curvature": "curvature"}
+FORMULAS = {"gradient": "$|g|$", "curvature": "$\\max|\\lambda(H)|$"}
+
+
+def starts(runs: Runs, *config: str) -> pd.DataFrame:
+    """Step 0 of every replica: `gradient` = |g| and `curvature` = the largest |eigenvalue| of H, with `depth` and
+    `units`. `dead`: no gradient at all, as no signal comes through."""
+    rows = runs.table("metrics", "arch.depth", "arch.base_width", *config)
+    rows = rows[rows["step"] == 0]
+    if rows.empty:
+        raise BadInput("metrics.csv should have rows of step 0, found none")
+    ends = rows[["spectrum_largest", "spectrum_smallest"]].abs().max(axis=1)
+    return rows.assign(
+        depth=rows["arch.depth"].astype(int),
+        units=(rows["arch.base_width"] * rows["width"]).round().astype(int),
+        network=rows["seed"] + rows["replica"],
+        gradient=rows["grad_norm"],
+        curvature=ends,
+        dead=rows["grad_norm"] == 0,
+    )
+
+
+def living(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks whose sizes have a logarithm. To leave the others out makes vanishing look weaker than it is."""
+    return rows[(rows["gradient"] > 0) & (rows["curvature"] > 0)]
+
+
+def rates(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
+    """For each network's seed the least-squares slope of ln size over depth, from at least three depths at which it is
+    alive. `per_layer`: of the root mean square over layers of the gradient, and of curvature / depth, so that many
+    layers do not look like growth."""
+    found = {}
+    for network, one in living(rows).groupby("network"):
+        if one["depth"].nunique() >= min(3, rows["depth"].nunique()):
+            found[network] = float(np.polyfit(one["depth"], _log(one, size, per_layer), 1)[0])
+    return pd.Series(found, dtype=float)
+
+
+def _log(rows: pd.DataFrame, size: str, per_layer: bool) -> pd.Series:
+    power = {"gradient": 0.5, "curvature": 1.0}[size] if per_layer else 0.0
+    return pd.Series(np.log(rows[size]) - power * np.log(rows["depth"]), rows.index)
+
+
+def change(rows: pd.DataFrame, size: str, shallow: int, deep: int) -> Interval:
+    """The mean over networks of ln(size at the depth `deep` / size at `shallow`), each seed by itself."""
+    table = living(rows).pivot_table(index="network", columns="depth", values=size)
+    if shallow not in table or deep not in table:
+        raise BadInput(f"the runs should have living networks at depths {shallow} and {deep}, found none")
+    return mean(np.log(table[deep] / table[shallow]))
+
+
+def cells(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Of each setting the medians over all networks, dead ones included, and over the living the mean log and the mean;
+    the share of dead ones."""
+    found = []
+    for key, one in rows.groupby(list(by)):
+        alive = living(one)
+        cell = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        for size in SIZES:
+            cell |= {
+                f"{size}_median": one[size].median(),
+                f"{size}_typical": np.exp(np.log(alive[size]).mean()) if len(alive) else np.nan,
+                f"{size}_mean": one[size].mean(),
+                f"{size}_rms": np.sqrt((one[size] ** 2).mean()),
+            }
+        found.append({**cell, "dead": one["dead"].mean(), "count": len(one)})
+    return pd.DataFrame(found)
