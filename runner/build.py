@@ -18,6 +18,7 @@ from runner.dataset.batches import Batches
 from runner.errors import BadInput
 from runner.experiment import Experiment
 from runner.init import Data
+from runner.logger import check_loggers
 from runner.networks import Networks, elementwise
 from runner.ranks import ALONE, Ranks
 from runner.seeds import derived
@@ -63,6 +64,7 @@ def check_knobs(cfg: DictConfig) -> None:
 def check_config(cfg: DictConfig) -> None:
     """Refuse what can be told from the config alone, without data or network: knobs, device, keys, types, values."""
     check_knobs(cfg)
+    check_loggers(cfg.logger)
     check_devices(cfg)
     check(cfg.dataset, "dataset")
     check(cfg.arch, "arch", given=NETWORK_GIVEN)

@@ -51,6 +51,7 @@ class Config:
     deterministic: bool = False
     clip_norm: float | None = None
     checkpoint_minutes: float = 5.0
+    logger: list[str] = field(default_factory=list)
     data_root: str = field(default_factory=lambda: os.environ.get("RUNNER_DATA_ROOT") or "data")
     until: Until = field(default_factory=Until)
     plan: bool = False

@@ -19,6 +19,7 @@ _NOT_IDENTITY = (
     "epochs",
     "steps",
     "checkpoint_minutes",
+    "logger",
     "sweep",
     "plan",
     "recipe",

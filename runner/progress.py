@@ -8,6 +8,7 @@ from typing import Any
 from runner import epochs, writing
 from runner.ending import Ended, together
 from runner.experiment import Experiment
+from runner.logger import Loggers
 from runner.records import Cell, Cells, Mark, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
@@ -20,10 +21,10 @@ def probe_columns(run: Experiment) -> list[str]:
 
 
 class Progress:
-    """The tables of a run, the epoch under way, and the state that a checkpoint keeps of them."""
+    """The tables of a run, the epoch under way, and the state that a checkpoint keeps of them; `loggers` get copies."""
 
-    def __init__(self, run: Experiment, folder: Path) -> None:
-        self.run, self.folder, self.step = run, folder, 0
+    def __init__(self, run: Experiment, folder: Path, loggers: Sequence[str] = ()) -> None:
+        self.run, self.folder, self.step, self.loggers = run, folder, 0, Loggers(loggers)
         self.probe_columns = probe_columns(run)
         self.tables = {
             "metrics": Table(folder / "metrics.csv", [*COLUMNS, *self.probe_columns]),
@@ -51,6 +52,7 @@ class Progress:
             for name, probe in self.run.probes.items():
                 probe.load(state["probes"][name])
             self.run.schedule.load(state.get("schedule", {}))
+        self.loggers.begin(self.folder, self.step)
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint at w_step keeps, all rows and files before `step` being on disk."""
@@ -69,6 +71,7 @@ class Progress:
     def add_row(self, cells: Cells, last: bool = False) -> None:
         """The row of the step, or one for each network; the `last` of a network is in no epoch."""
         self.tables["metrics"].add(cells)
+        self.loggers.row(cells)
         if not last:
             self.epoch.add_row(cells)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -77,8 +80,10 @@ class Progress:
     def add_rows(self, name: str, rows: Iterable[dict[str, Cell]]) -> None:
         """Rows of the probe's own table, if it has one."""
         if name in self.tables:
-            for row in rows:
+            found = list(rows)
+            for row in found:
                 self.tables[name].add(row)
+            self.loggers.spectra(name, found)
 
     def add_files(self, name: str, files: Iterable[tuple[str, Any]]) -> None:
         """Files in the probe's own folder, each whole or not there."""
@@ -117,4 +122,6 @@ class Progress:
         for path in self._files | {path.parent for path in self._files} if sync else ():
             writing.sync(path)
             self._files.discard(path)
+        if sync:
+            self.loggers.flush()
         return {name: table.flush(sync) for name, table in self.tables.items()}

@@ -51,13 +51,13 @@ class OneProcess:
 
     def __init__(self, cfg: DictConfig, ranks: Ranks = ALONE) -> None:
         self.run, self._checkpoint_seconds = build(cfg, ranks), 60 * cfg.checkpoint_minutes
-        self.steps, self.meta = self.run.steps, meta(cfg, self.run)
+        self.steps, self.meta, self._loggers = self.run.steps, meta(cfg, self.run), list(cfg.logger)
 
     def train(self, folder: RunFolder, state: dict[str, Any] | None, stop: Stop, show: Show) -> Outcome:
         if state:
             torch.set_num_threads(state["threads"])
         run, writes = self.run, self.run.ranks.rank == 0
-        progress = Progress(run, folder.path) if writes else Unwritten(run)
+        progress = Progress(run, folder.path, self._loggers) if writes else Unwritten(run)
         costs = Costs(list(run.probes), run.device)
 
         def save(step: int) -> None:
@@ -70,6 +70,7 @@ class OneProcess:
             ended = train(run, progress, Hooks(save, stop, show, self._checkpoint_seconds), costs)
         finally:
             progress.flush(sync=True)
+            progress.loggers.close()
         run.ranks.check_same(list(run.model.parameters()))
         return Outcome(ended, progress.replicas(ended), time.monotonic() - began, costs.in_training_steps())
 

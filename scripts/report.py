@@ -5,6 +5,7 @@ python scripts/report.py outputs/* --out report.html --markdown REPRODUCTION.md
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--figures", type=Path, help="folder of the PNG and SVG files; default: figures beside the page"
     )
-    parser.add_argument("--markdown", type=Path, help="write the table of verdicts here too")
+    parser.add_argument("--markdown", type=Path, help="write it here too, as a text with links to the figures")
     return parser.parse_args()
 
 
@@ -70,7 +71,8 @@ def main() -> None:
     title = sections[0].study.title if len(sections) == 1 else "What the runs say about the papers' claims"
     out.write_text(page(title, sections))
     if options.markdown:
-        options.markdown.write_text(markdown(sections))
+        relative = os.path.relpath(figures, options.markdown.parent)
+        options.markdown.write_text(markdown(title, sections, relative))
     for one in sections:
         for claim, finding in one.findings:
             print(f"{one.name} {claim.name}: {finding.outcome}. {finding.measured}")

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from runner.report.statistics import Interval, Outcome, above, all_of, below, mean, trend
+from runner.report.statistics import Interval, Outcome, above, all_of, below, mean, share, trend
 from runner.report.study import Claim, Finding, Runs
 
 MOST = 0.5  # of the measured steps
@@ -50,7 +50,7 @@ def positive(rows: pd.DataFrame, curvature: Curvature) -> Finding:
     """Claim (a); the sign is the same in all three forms."""
     rows = in_forms(rows, curvature)
     shares = rows.assign(positive=rows["raw"] > 0).groupby(["width", "seed"])["positive"].mean()
-    found = {width: mean(values) for width, values in shares.groupby("width")}
+    found = {width: share(values) for width, values in shares.groupby("width")}
     said = _by_width(found)
     return Finding(all_of(above(one, MOST) for one in found.values()), f"Share of steps with g'Hg > 0: {said}.")
 
@@ -92,9 +92,9 @@ def wider_is_larger(rows: pd.DataFrame, curvature: Curvature, form: str, at: str
     """Claim (c), at equal epoch, or at equal training loss."""
     rows = in_forms(rows, curvature)
     means = ", ".join(f"{value:.3g} at width {width:g}" for width, value in rows.groupby("width")[form].mean().items())
-    share = share_of_wider(rows, form, at)
-    said = f"The wider network's {FORMS[form]} is larger in a share of {share} of the comparisons at equal {at}"
-    return Finding(above(share, 0.5), f"{said}; mean over training {means}.")
+    larger = share_of_wider(rows, form, at)
+    said = f"The wider network's {FORMS[form]} is larger in a share of {larger} of the comparisons at equal {at}"
+    return Finding(above(larger, 0.5), f"{said}; mean over training {means}.")
 
 
 def share_of_wider(rows: pd.DataFrame, form: str, at: str) -> Interval:
@@ -103,7 +103,7 @@ def share_of_wider(rows: pd.DataFrame, form: str, at: str) -> Interval:
     point = rows["epoch"] if at == "epoch" else at_levels(rows["loss"])
     table = rows.assign(point=point).pivot_table(index=["seed", "point"], columns="width", values=form)
     pairs = [_larger(table[wide], table[narrow]) for narrow, wide in combinations(table.columns, 2)]
-    return mean(pd.concat(pairs).groupby("seed").mean() if pairs else [])
+    return share(pd.concat(pairs).groupby("seed").mean() if pairs else [])
 
 
 def at_levels(losses: pd.Series) -> pd.Series:

@@ -84,7 +84,7 @@ def over_epochs(axis: Any, halvings: list[float]) -> None:
 def level(axis: Any) -> None:
     """What mu times the estimate per g'g is when the second gradient is orthogonal to the first."""
     axis.axhline(1, color=ink(), lw=0.9, ls="--")
-    axis.text(0.98, 1.12, "decorrelated", transform=axis.get_yaxis_transform(), ha="right", fontsize=8)
+    axis.text(0.98, 0.9, "decorrelated", transform=axis.get_yaxis_transform(), ha="right", va="top", fontsize=8)
 
 
 def limits(axes: list[Any], values: list[pd.Series]) -> None:

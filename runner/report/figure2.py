@@ -1,14 +1,15 @@
 """What Figure 2 of the main paper claims of curvature along training, judged over any settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from runner.report.statistics import Interval, above, all_of, below, mean
+from runner.report.statistics import Interval, Outcome, above, all_of, below, mean, share
 from runner.report.study import Finding
 
 SELDOM = 0.1  # share of steps with negative curvature
 CLOSE = 0.9  # rank correlation
+MANY = 6  # settings of which each is still told
 RUN = ["seed", "replica"]
 
 SELDOM_RULE = f"The share of steps with g'Hg < 0, a mean over seeds, lies below {SELDOM:g} in every setting."
@@ -18,20 +19,27 @@ FOLLOWS_RULE = (
 )
 
 
+def negative_share(metrics: pd.DataFrame, by: str) -> dict[object, Interval]:
+    return _over_runs(metrics, by, lambda rows: float((rows["split_gHg"] < 0).mean()), share)
+
+
+def correlation(metrics: pd.DataFrame, by: str) -> dict[object, Interval]:
+    return _over_runs(metrics, by, _correlation_of_changes)
+
+
 def seldom_negative(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     """Claim (a)."""
-    found = _over_runs(metrics, by, lambda rows: float((rows["split_gHg"] < 0).mean()))
-    said = _said(found, label)
-    return Finding(all_of(below(one, SELDOM) for one in found.values()), f"Share of steps with g'Hg < 0: {said}.")
+    found = negative_share(metrics, by)
+    outcomes = [below(one, SELDOM) for one in found.values()]
+    return Finding(all_of(outcomes), f"Share of steps with g'Hg < 0: {_said(found, label, outcomes)}.")
 
 
 def follows(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     """Claim (b)."""
-    found = _over_runs(metrics, by, _correlation_of_changes)
-    said = _said(found, label)
-    return Finding(
-        all_of(above(one, CLOSE) for one in found.values()), f"Rank correlation of changes of g'Hg and of g'Gg: {said}."
-    )
+    found = correlation(metrics, by)
+    outcomes = [above(one, CLOSE) for one in found.values()]
+    said = _said(found, label, outcomes)
+    return Finding(all_of(outcomes), f"Rank correlation of changes of g'Hg and of g'Gg: {said}.")
 
 
 def _correlation_of_changes(rows: pd.DataFrame) -> float:
@@ -39,13 +47,30 @@ def _correlation_of_changes(rows: pd.DataFrame) -> float:
     return float(changes.corr("spearman").iloc[0, 1])
 
 
-def _over_runs(metrics: pd.DataFrame, by: str, find: Callable[[pd.DataFrame], float]) -> dict[object, Interval]:
+def _over_runs(
+    metrics: pd.DataFrame,
+    by: str,
+    find: Callable[[pd.DataFrame], float],
+    average: Callable[[Iterable[float]], Interval] = mean,
+) -> dict[object, Interval]:
     """The mean over runs of what is found in each, for each setting."""
     measured = metrics.dropna(subset=["split_gHg"])
     return {
-        setting: mean(find(one) for _, one in rows.groupby(RUN)) for setting, rows in measured.groupby(by, sort=False)
+        setting: average(find(one) for _, one in rows.groupby(RUN))
+        for setting, rows in measured.groupby(by, sort=False)
     }
 
 
-def _said(found: dict[object, Interval], label: str) -> str:
-    return ", ".join(f"{one} {label.format(setting)}" for setting, one in found.items())
+def _said(found: dict[object, Interval], label: str, outcomes: list[Outcome]) -> str:
+    """Each setting; of many only those that decide against the claim, and how many there are of each outcome."""
+    several = len(found) > MANY
+    shown = [
+        f"{one} {label.format(setting)}"
+        for (setting, one), outcome in zip(found.items(), outcomes, strict=True)
+        if not several or outcome == Outcome.FAILS
+    ]
+    counts = ", ".join(f"{outcomes.count(one)} {one}" for one in Outcome if one in outcomes)
+    values = [one.value for one in found.values()]
+    if several:
+        shown.insert(0, f"from {min(values):.3g} to {max(values):.3g} in {len(found)} settings ({counts})")
+    return ", ".join(shown)

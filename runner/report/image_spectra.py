@@ -85,7 +85,7 @@ def histograms(runs: Runs) -> Figure:
     """Of the first seed's network of each width that learned, before and after training."""
     tables = {step: _shown(runs, step) for step in STEPS}
     widths = sorted(tables["last"]["width"].unique())
-    figure, axes = panels(2 * len(widths), columns=2, width=4.8, height=2.8, sharey=True)
+    figure, axes = panels(2 * len(widths), columns=2, width=4.8, height=2.8)
     for place, axis in enumerate(axes):
         step, width = list(STEPS)[place % 2], widths[place // 2]
         rows = tables[step][tables[step]["width"] == width]

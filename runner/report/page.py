@@ -111,11 +111,43 @@ def _badge(outcome: Outcome) -> str:
     return f'<span class="verdict {kind}">{sign} {outcome}</span>'
 
 
-def markdown(sections: Sequence[Section]) -> str:
-    """The verdicts as a table for a README: claim, measured, verdict, with each experiment's command."""
-    lines = ["| experiment | claim | measured | verdict |", "| --- | --- | --- | --- |"]
-    for one in sections:
-        for claim, finding in one.findings:
-            cells = (f"`{one.name}`, {one.scale}", claim.text, finding.measured, f"**{finding.outcome}**")
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+def markdown(title: str, sections: Sequence[Section], figures: str) -> str:
+    """The same for a repository's reader: the verdicts in one table, then for each experiment its command, its figures
+    (PNG files in the folder `figures`, as seen from the text) and claim, measurement and verdict side by side."""
+    summary = _table(
+        ("experiment", "claim", "verdict"),
+        [
+            (
+                f"[{one.name}](#{one.name})" if number == 0 else "",
+                claim.text,
+                f"{SIGNS[finding.outcome][0]} {finding.outcome}",
+            )
+            for one in sections
+            for number, (claim, finding) in enumerate(one.findings)
+        ],
+    )
+    intro = (
+        "Intervals are 95 % confidence intervals over independent runs; each verdict is computed by the rule beside it."
+    )
+    return "\n".join([f"# {title}\n", f"{intro}\n", summary, *(_chapter(one, figures) for one in sections)])
+
+
+def _chapter(one: Section, figures: str) -> str:
+    findings = _table(
+        ("claim", "rule", "measured", "verdict"),
+        [(claim.text, claim.rule, finding.measured, f"**{finding.outcome}**") for claim, finding in one.findings],
+    )
+    pictures = [
+        f"![{one.name}: {d.plot.name}]({figures}/{one.name}-{d.plot.name}.png)\n\n*{d.plot.caption}*\n"
+        for d in one.figures
+    ]
+    remark = [f"{one.remark}\n"] if one.remark else []
+    return "\n".join([
+        f"## {one.name}\n", f"**{one.study.title}.** {one.study.paper}.\n", f"{one.study.setting}\n",
+        f"```bash\n{one.command}\n```\n", *pictures, *remark, findings,
+    ])  # fmt: skip
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -42,6 +42,12 @@ def mean(values: Iterable[float], level: float = LEVEL) -> Interval:
         return Interval(float(x[0]) if len(x) else math.nan, -math.inf, math.inf, len(x))
     half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+
+
+def share(values: Iterable[float], level: float = LEVEL) -> Interval:
+    """The mean of shares, one of each run, whose interval ends where shares do."""
+    found = mean(values, level)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if found.n > 1 else found
 
 
 def median(values: Iterable[float], level: float = LEVEL) -> Interval:

@@ -41,11 +41,12 @@ def rates(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
     found = {}
     for network, one in living(rows).groupby("network"):
         if one["depth"].nunique() >= min(3, rows["depth"].nunique()):
-            found[network] = float(np.polyfit(one["depth"], _log(one, size, per_layer), 1)[0])
+            found[network] = float(np.polyfit(one["depth"], logarithms(one, size, per_layer), 1)[0])
     return pd.Series(found, dtype=float)
 
 
-def _log(rows: pd.DataFrame, size: str, per_layer: bool) -> pd.Series:
+def logarithms(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
+    """ln size; `per_layer` as in `rates`."""
     power = {"gradient": 0.5, "curvature": 1.0}[size] if per_layer else 0.0
     return pd.Series(np.log(rows[size]) - power * np.log(rows["depth"]), rows.index)
 

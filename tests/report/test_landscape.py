@@ -69,7 +69,7 @@ def test_the_remark_tells_what_is_not_judged_and_why_one_hot_labels_have_fewer(t
     jobs = [minimum(4, 4), minimum(4, 2, loss=1e-3), minimum(6, 12 + 5, outputs=3)]  # 4 units and a bias in the head
     said = study("landscape_count").remark(Runs(fake_sweep(tmp_path, "landscape_count", jobs)))
     assert "1 of 3 runs (1 tanh) stopped above a loss" in said
-    assert "1 minima have fewer positive eigenvalues; 1 of them exactly" in said
+    assert "Minima with fewer positive eigenvalues: 1, of which 1 with exactly" in said
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from runner.report.statistics import (
     mean,
     median,
     proportion,
+    share,
     trend,
     variance,
     within,
@@ -48,6 +49,11 @@ def test_intervals_cover_the_truth(interval: object, draw: object, truth: float,
     found = [interval(draw(generator, n)) for _ in range(500)]  # type: ignore[operator]
     covered = sum(one.low <= truth <= one.high for one in found)
     assert 440 <= covered <= 499
+
+
+def test_shares_end_at_0_and_1() -> None:
+    assert (share([0.9, 1.0, 0.95]).high, share([0.0, 0.0, 0.1]).low) == (1.0, 0.0)
+    assert share([0.5]).high == math.inf
 
 
 def test_proportion_is_wilsons() -> None:

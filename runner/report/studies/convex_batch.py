@@ -120,10 +120,13 @@ def over_batches(runs: Runs) -> Figure:
         "between": "mean $\\cos(g_i, g_j)$",
     }
     figure, axes = panels(4 * len(depths), columns=4, width=3.1, height=2.8, sharex=True)
+    for number, axis in enumerate(axes[4:]):  # one range for all depths
+        axis.sharey(axes[number % 4])
     for number, axis in enumerate(axes):
         value, depth = list(shown)[number % 4], depths[number // 4]
         _medians(axis, frame[frame["depth"] == depth], value)
         axis.set_xscale("log", base=2)
+        axis.set_xticks(frame["batch"].unique(), [f"{one:g}" for one in frame["batch"].unique()])
         if value == "between":
             axis.axhline(0, color=ink(), lw=0.8)
         else:
@@ -131,8 +134,6 @@ def over_batches(runs: Runs) -> Figure:
         axis.set_title(f"{shown[value]}, {depth:g} layers")
         if number >= len(axes) - 4:
             axis.set_xlabel("batch size")
-    for number, axis in enumerate(axes[4:]):  # one range for all depths
-        axis.sharey(axes[number % 4])
     legend(axes[0])
     return figure
 
@@ -149,7 +150,7 @@ def cross_terms(runs: Runs) -> Figure:
     """Root mean squares of the four kinds of terms over the width."""
     frame = largest(draws(runs))
     groups = list(frame.groupby("depth"))
-    figure, axes = panels(len(groups), columns=len(groups), width=4.2, height=3.4)
+    figure, axes = panels(len(groups), columns=len(groups), width=4.2, height=4.0)
     for axis, (depth, rows) in zip(axes, groups, strict=True):
         for (kind, label), colour, marker in zip(KINDS.items(), PALETTE, "osD^", strict=False):
             table = np.exp(np.log(rows.set_index("n")[kind]).groupby("n").mean())
@@ -160,7 +161,7 @@ def cross_terms(runs: Runs) -> Figure:
         axis.set_xticks(table.index, [f"{one:g}" for one in table.index])
         axis.set_xlabel("width $n$")
         axis.set_title(f"$\\nabla f_i^{{\\top}}(\\nabla^2 f_j)\\nabla f_k$, {depth:g} layers")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     axes[0].set_ylabel("root mean square")
     return figure
 

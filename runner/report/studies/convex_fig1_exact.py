@@ -15,7 +15,7 @@ from runner.report.convex_fig1 import (
     share_of_wider,
 )
 from runner.report.convex_fig1_exact_plots import CONFIG, PLOTS, described, settings
-from runner.report.statistics import Outcome, above, all_of, mean
+from runner.report.statistics import Outcome, above, all_of, mean, share
 from runner.report.study import Claim, Finding, Runs, Study
 
 ESTIMATE = Curvature("fd_gHg_mulr", "the estimate")
@@ -46,7 +46,7 @@ def nearer_to_the_curvature(runs: Runs) -> Finding:
     to_level = (rows[ESTIMATE.column] - rows["fd_decorrelated_mulr"]).abs()
     to_exact = (rows[ESTIMATE.column] - rows[EXACT.column]).abs()
     near = rows.assign(near=(to_exact < to_level).astype(float)).groupby(["width", "seed"])["near"].mean()
-    found = {width: mean(values) for width, values in near.groupby("width")}
+    found = {width: share(values) for width, values in near.groupby("width")}
     said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
     ratio = (rows[ESTIMATE.column] / rows["fd_decorrelated_mulr"]).groupby(rows["width"]).median()
     levels = ", ".join(f"{one:.0%} at width {width:g}" for width, one in ratio.items())
@@ -83,7 +83,7 @@ def held_out(runs: Runs) -> Finding:
     """Claim (a) for the exact curvature of a batch that g is not from."""
     rows = paper_setting(runs).dropna(subset=["split_heldout_gHg"])
     shares = rows.assign(positive=rows["split_heldout_gHg"] > 0).groupby(["width", "seed"])["positive"].mean()
-    found = {width: mean(values) for width, values in shares.groupby("width")}
+    found = {width: share(values) for width, values in shares.groupby("width")}
     said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
     ratio = (
         (rows["split_heldout_gHg"] / rows["grad_norm"] ** 2).median(),

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from runner.report import figure2
 from runner.report.drawing import FORMULAS, curves, legend, symlog
 from runner.report.study import Claim, Finding, Plot, Runs, Study
-from runner.report.style import PALETTE, panels
+from runner.report.style import PALETTE, ink, panels
 
 PARTS = ("gHg", "gGg", "gHrg")
 
@@ -30,6 +30,33 @@ def follows(runs: Runs) -> Finding:
     return figure2.follows(metrics(runs), "variant", "({})")
 
 
+def in_each(runs: Runs) -> Figure:
+    """What the two claims are judged by, in every variant, with intervals over starts."""
+    frame = metrics(runs)
+    kinds = sorted(frame["net"].unique())
+    figure, axes = panels(2, columns=2, width=4.8, height=4.6, sharey=True)
+    for axis, find, bar in (
+        (axes[0], figure2.negative_share, figure2.SELDOM),
+        (axes[1], figure2.correlation, figure2.CLOSE),
+    ):
+        places: list[str] = []
+        for data, rows in frame.groupby("data"):
+            for net, one in find(rows, "net").items():
+                at = -(len(places) * (len(kinds) + 1) + kinds.index(net))
+                colour = PALETTE[kinds.index(net)]
+                axis.plot([max(one.low, 0), min(one.high, 1)], [at, at], color=colour, lw=1)
+                axis.plot(one.value, at, "o", ms=4, color=colour, label=None if places else net)
+            places.append(data)
+        axis.axvline(bar, color=ink(), ls="--", lw=0.8)
+        middles = [-(number * (len(kinds) + 1) + (len(kinds) - 1) / 2) for number in range(len(places))]
+        axis.set_yticks(middles, places)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_title("share of steps with $g^{\\top}Hg < 0$")
+    axes[1].set_title("rank correlation of the changes of $g^{\\top}Hg$ and $g^{\\top}Gg$")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
 def along_training(runs: Runs) -> Figure:
     """A row for each choice of labels and batch; columns are the loss and the three parts."""
     frame = metrics(runs)
@@ -37,11 +64,11 @@ def along_training(runs: Runs) -> Figure:
     figure, axes = panels(4 * len(groups), columns=4, width=3.2, height=2.5, sharex=True)
     for row, (data, rows) in enumerate(groups):
         loss, *parts = axes[4 * row : 4 * row + 4]
-        curves(loss, rows, "step", "train_loss", by="net", colours=PALETTE, label="{value}")
+        curves(loss, rows, "step", "train_loss", by="net", colours=PALETTE, label="{value}", lw=0.8)
         loss.set_yscale("log")
         loss.set_ylabel(data)
         for axis, part in zip(parts, PARTS, strict=True):
-            curves(axis, rows, "step", f"split_{part}", by="net", colours=PALETTE, label="{value}")
+            curves(axis, rows, "step", f"split_{part}", by="net", colours=PALETTE, label="{value}", lw=0.8)
             symlog(axis, rows[[f"split_{one}" for one in PARTS]])
         for axis in axes[4 * row : 4 * row + 4]:
             axis.set_xlabel("step" if row == len(groups) - 1 else "")
@@ -85,6 +112,7 @@ STUDY = Study(
         Claim("follows G", "(b) g'Hg follows g'Gg.", figure2.FOLLOWS_RULE, follows),
     ),
     plots=(
+        Plot("variants", "Means over starts with 95 % intervals; the rules' thresholds are dashed.", in_each),
         Plot("training", "Means over starts with their range; symmetric-log axes.", along_training),
         Plot("starts", "Single starts (grey) beside their mean.", one_start),
     ),

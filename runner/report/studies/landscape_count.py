@@ -85,10 +85,11 @@ def not_generic(runs: Runs) -> str:
     left = fewer["samples"] * (fewer["outputs"] - 1) + np.minimum(fewer["samples"], units + 1)
     alike = (fewer["hessian_H_positive"] == left) & (fewer["outputs"] > 1)
     return (
-        f"{len(fewer)} minima have fewer positive eigenvalues; {int(alike.sum())} of them exactly (r - 1) d + k + 1, "
-        "for k < d - 1 hidden units. The theorem is about generic labels, and one-hot labels are not: they sum to one, "
-        "so there are minima where the rows of the head sum to zero and its biases to one; the sum of the outputs is "
-        "then constant, its d gradients have no entries but the head's, and no more than k + 1 of them are independent."
+        f"Minima with fewer positive eigenvalues: {len(fewer)}, of which {int(alike.sum())} with exactly "
+        "(r - 1) d + k + 1 for k < d - 1 hidden units. The theorem is about generic labels, and one-hot labels are "
+        "not: they sum to one, so there are minima where the rows of the head sum to zero and its biases to one; the "
+        "sum of the outputs is then constant, its d gradients have no entries but the head's, and at most k + 1 of "
+        "them are independent."
     )
 
 
@@ -158,7 +159,7 @@ STUDY = Study(
         Claim(
             "several outputs",
             "With r outputs it has exactly r d.",
-            "As above.",
+            "As above, for the minima of networks with several outputs.",
             positive(single=False),
         ),
         Claim(

@@ -1,5 +1,6 @@
 """How gradient and curvature of random deep networks vanish over depth and width."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,15 @@ from runner.report.statistics import (
     above,
     all_of,
     below,
-    bootstrap_of_medians,
     finite,
     mean,
-    within,
 )
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
-from runner.report.vanishing import FORMULAS, SIZES, cells, living, rates, starts
+from runner.report.vanishing import FORMULAS, SIZES, cells, living, logarithms, rates, starts
 
 SHARE = 0.2  # of the narrowest networks' rate: what is left along depth / width = constant
+COLLAPSED = 0.5  # of the spread over widths at equal depth
 FACTOR = 10.0
 ENOUGH = 12  # living networks
 
@@ -48,20 +48,37 @@ def vanishes(runs: Runs) -> Finding:
     return Finding(all_of(outcomes), f"Change of the mean log per layer: {'; '.join(said)}.")
 
 
-def scales(runs: Runs) -> Finding:
-    """Whether the rate under He is that of depth / width."""
+def collapses(runs: Runs) -> Finding:
+    """Whether it is depth / width that sizes go with under He, and not the depth."""
     rows = laws(runs)["He"]
-    outcomes, said = [], []
-    for size in SIZES:
-        slope = width_scaling(rows, size)
-        outcomes.append(within(slope, -1.5, -0.5))
-        said.append(f"{slope} for the {size}")
-    return Finding(all_of(outcomes), f"Log-log slope of the decay rate over width, He: {', '.join(said)}.")
+    found = {size: spread_ratio(rows, size) for size in SIZES}
+    said = ", ".join(f"{one} for the {size}" for size, one in found.items())
+    return Finding(
+        all_of(below(one, COLLAPSED) for one in found.values()),
+        f"Spread of the mean log over widths at equal depth / width, over that at equal depth, He: {said}.",
+    )
 
 
-def width_scaling(rows: pd.DataFrame, size: str) -> Interval:
-    by_units = {units: rates(one, size) for units, one in rows.groupby("units")}
-    return bootstrap_of_medians(list(by_units.values()), list(by_units))
+def spread_ratio(rows: pd.DataFrame, size: str, draws: int = 1000) -> Interval:
+    """The mean range over widths of the mean log (per layer, living networks) at equal depth / width, over the one at
+    equal depth; with its percentile bootstrap interval, each setting's starts drawn anew."""
+    alive = living(rows)
+    logs = {key: logarithms(one, size).to_numpy() for key, one in alive.groupby(["depth", "units"])}
+    generator = np.random.default_rng(0)
+    drawn = {key: generator.choice(one, (draws, len(one))).mean(1) for key, one in logs.items()}
+    ratios = _ranges(drawn, lambda depth, units: depth / units) / _ranges(drawn, lambda depth, units: depth)
+    exact = {key: one.mean(keepdims=True) for key, one in logs.items()}
+    value = _ranges(exact, lambda depth, units: depth / units) / _ranges(exact, lambda depth, units: depth)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Interval(float(value[0]), float(low), float(high), min(map(len, logs.values())))
+
+
+def _ranges(means: dict[Any, np.ndarray], by: Callable[[int, int], float]) -> np.ndarray:
+    """The mean, over the groups `by` of several settings, of the range of their means."""
+    groups: dict[float, list[np.ndarray]] = {}
+    for (depth, units), one in means.items():
+        groups.setdefault(by(depth, units), []).append(one)
+    return np.mean([np.ptp(np.stack(one), axis=0) for one in groups.values() if len(one) > 1], axis=0)
 
 
 def cured(name: str) -> Any:
@@ -207,10 +224,12 @@ STUDY = Study(
         ),
         Claim(
             "depth over width",
-            "The rate of decay is one of depth / width: it falls like 1 / width under He.",
-            "The log-log slope of the median rate over width lies in [-1.5, -0.5] (bootstrap over seeds), for the "
-            "gradient and the curvature. It does not hold where an interval lies outside.",
-            scales,
+            "Under He it is depth / width that counts: networks of equal depth / width are alike, those of equal "
+            "depth are not.",
+            "Range over widths of the mean log (living networks, per layer) at equal depth / width, averaged, "
+            f"over the same at equal depth: its bootstrap interval lies below {COLLAPSED:g}, for the gradient and the "
+            "curvature. It does not hold where one lies above.",
+            collapses,
         ),
         Claim(
             "width cures, He",
@@ -223,7 +242,7 @@ STUDY = Study(
         Claim(
             "width cures, Xavier",
             "Nothing vanishes exponentially if the width grows like the depth: Xavier.",
-            "As for He.",
+            "As for He: the mean slope per layer along depth / width = constant against that at the least width.",
             cured("Xavier"),
         ),
         Claim(

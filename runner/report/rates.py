@@ -1,0 +1,240 @@
+"""A rate that the measured curvature drives against rates that are planned, at equal cost."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from runner.report.drawing import legend
+from runner.report.statistics import Interval, all_of, below, mean
+from runner.report.study import Claim, Finding, Plot, Runs, Study
+from runner.report.style import PALETTE, ink, panels
+
+COST = 5 / 3  # training steps that a measurement takes, by the products it makes
+LATE = 0.9  # of the budget: the loss is a mean from there on
+PLANNED = ("constant", "halving", "cosine")
+DRIVEN = ("curvature", "target curvature")
+COLOURS = dict(zip((*DRIVEN, *PLANNED), (PALETTE[5], PALETTE[1], PALETTE[0], PALETTE[2], PALETTE[6]), strict=True))
+TWICE = float(np.log10(2))
+
+
+def at_cost(runs: Runs) -> pd.DataFrame:
+    """The rows of metrics.csv up to the cost at which the planned runs end, with `arm`, the schedule; `initial`, the
+    optimizer's rate; `cost` in training steps, the schedule's measurements included."""
+    keys = ("schedule._target_", "schedule.mode", "schedule.every", "optimizer.lr")
+    rows = runs.table("metrics", *keys)
+    names = rows["schedule._target_"].str.rsplit(".", n=1).str[-1].str.lower()
+    every = pd.to_numeric(rows["schedule.every"])
+    cost = rows["step"] + (COST * (rows["step"] // every + 1)).where(every.notna(), 0.0)
+    arm = names.where(rows["schedule.mode"] != "target", "target curvature")
+    found = rows.assign(arm=arm, initial=rows["optimizer.lr"], cost=cost)
+    budget = found.loc[found["arm"].isin(PLANNED), "cost"].max()
+    return found[found["cost"] <= budget]
+
+
+def finals(rows: pd.DataFrame) -> pd.DataFrame:
+    """log10 of the training loss late in each run, infinite where it diverged: `loss` by arm, initial, width, seed."""
+    late = rows[rows["cost"] > LATE * rows["cost"].max()]
+    keys = ["arm", "initial", "width", "seed"]
+    found = np.log10(late.groupby(keys)["train_loss"].mean())
+    every = rows.groupby(keys)["status"].first()
+    return found.reindex(every.index).where(every != "diverged").fillna(np.inf).rename("loss").reset_index()
+
+
+def best_of(found: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each arm and width at the initial rate whose mean over seeds is the lowest."""
+    means = found.groupby(["arm", "width", "initial"])["loss"].mean().reset_index()
+    chosen = means.sort_values(["loss", "initial"]).drop_duplicates(["arm", "width"])
+    return found.merge(chosen[["arm", "width", "initial"]])
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The planned schedule that does best at a width, at the best of its rates: the loss of each seed."""
+
+    name: str
+    loss: pd.Series
+
+
+def rival(found: pd.DataFrame, width: float) -> Rival:
+    planned = best_of(found[(found["width"] == width) & found["arm"].isin(PLANNED)])
+    name = str(planned.groupby("arm")["loss"].mean().idxmin())
+    rows = planned[planned["arm"] == name]
+    return Rival(f"{name} from {rows['initial'].iloc[0]:g}", rows.set_index("seed")["loss"])
+
+
+def lower_loss(arm: str, runs: Runs) -> Finding:
+    """By how many decades the driven rate's loss lies above its best rival's, a difference for each seed."""
+    found = finals(at_cost(runs))
+    outcomes, said = [], []
+    for width in sorted(found["width"].unique()):
+        own = best_of(found[(found["width"] == width) & (found["arm"] == arm)])
+        other = rival(found, width)
+        gap = paired(own.set_index("seed")["loss"], other.loss)
+        outcomes.append(below(gap))
+        said.append(f"{gap} against {other.name} at width {width:g}")
+    return Finding(all_of(outcomes), f"log10 of the ratio of the losses: {'; '.join(said)}.")
+
+
+def needs_no_rate(arm: str, runs: Runs) -> Finding:
+    """The same from whatever rate it starts: the worst of them, in each seed."""
+    found = finals(at_cost(runs))
+    outcomes, said = [], []
+    for width in sorted(found["width"].unique()):
+        own = found[(found["width"] == width) & (found["arm"] == arm)].groupby("seed")["loss"].max()
+        constant = found[(found["width"] == width) & (found["arm"] == "constant")].groupby("seed")["loss"].max()
+        gap, fixed = (paired(one, rival(found, width).loss) for one in (own, constant))
+        outcomes.append(below(gap, TWICE))
+        said.append(f"{gap} at width {width:g} (a constant rate: {fixed})")
+    return Finding(all_of(outcomes), f"log10 of the ratio of the losses at the worst initial rate: {'; '.join(said)}.")
+
+
+def paired(own: pd.Series, other: pd.Series) -> Interval:
+    """The mean of own - other over the seeds of both; infinitely high where a run diverged."""
+    gaps = (own - other).dropna()
+    if np.isinf(gaps).any():
+        return Interval(np.inf, np.inf, np.inf, len(gaps))
+    return mean(gaps)
+
+
+def paths(runs: Runs) -> Figure:
+    """Loss and rate over the cost, each schedule at the best of its initial rates."""
+    rows = at_cost(runs)
+    chosen = best_of(finals(rows))
+    rows = rows.merge(chosen[["arm", "width", "initial"]].drop_duplicates())
+    widths = sorted(rows["width"].unique())
+    figure, axes = panels(2 * len(widths), columns=len(widths), width=4.0, height=2.7, sharex=True)
+    for column, width in enumerate(widths):
+        loss, rate = axes[column], axes[column + len(widths)]
+        for arm in (*PLANNED, *DRIVEN):
+            own = rows[(rows["width"] == width) & (rows["arm"] == arm)]
+            if len(own):
+                start = own["initial"].iloc[0]
+                for axis, value in ((loss, smooth(own)), (rate, own.groupby("cost")["lr"].agg(["mean", "min", "max"]))):
+                    band(axis, value, COLOURS[arm], f"{arm}, from {start:g}")
+        loss.set_title(f"width {width:g}")
+        loss.set_yscale("log")
+        rate.set_yscale("log")
+        rate.set_xlabel("cost in training steps, measuring included")
+    axes[0].set_ylabel("training loss")
+    axes[len(widths)].set_ylabel("rate $\\mu$")
+    for axis in axes[: len(widths)]:
+        legend(axis)
+    return figure
+
+
+def smooth(rows: pd.DataFrame) -> pd.DataFrame:
+    """Over the seeds, of means over a hundredth of the budget."""
+    bins = (rows["cost"] / rows["cost"].max() * 100).astype(int).clip(upper=99)
+    means = rows.assign(bin=bins).groupby(["seed", "bin"])[["cost", "train_loss"]].mean().groupby("bin")
+    table = means["train_loss"].agg(["mean", "min", "max"])
+    return table.set_index(means["cost"].mean())
+
+
+def band(axis: object, table: pd.DataFrame, colour: str, label: str) -> None:
+    assert isinstance(axis, plt.Axes)
+    axis.plot(table.index, table["mean"], color=colour, label=label)
+    axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15, lw=0)
+
+
+def by_initial(runs: Runs) -> Figure:
+    """What the choice of the initial rate costs: the loss at the end of the budget."""
+    found = finals(at_cost(runs))
+    widths = sorted(found["width"].unique())
+    figure, axes = panels(len(widths), columns=len(widths), width=4.0, height=3.2, sharey=True)
+    top = 10 ** found.loc[np.isfinite(found["loss"]), "loss"].max() * 3
+    for axis, width in zip(axes, widths, strict=True):
+        for arm in (*PLANNED, *DRIVEN):
+            own = found[(found["width"] == width) & (found["arm"] == arm)]
+            losses = (10 ** own["loss"]).replace(np.inf, np.nan)
+            table = losses.groupby(own["initial"]).agg(["mean", "min", "max"])
+            spread = [table["mean"] - table["min"], table["max"] - table["mean"]]
+            style = {"marker": "o", "color": COLOURS[arm], "ls": "-" if arm in DRIVEN else "--", "capsize": 2}
+            axis.errorbar(table.index, table["mean"], spread, label=arm, **style)
+            gone = own.loc[np.isinf(own["loss"]), "initial"].unique()
+            axis.plot(gone, [top] * len(gone), "x", color=COLOURS[arm], ms=8)
+        if np.isinf(found["loss"]).any():
+            axis.axhline(top, color=ink(), lw=0.5, ls=":")
+            axis.annotate("diverged", (0.02, top), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("initial rate")
+        axis.set_title(f"width {width:g}")
+        ticks = sorted(found["initial"].unique())
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    axes[0].set_ylabel("training loss at equal cost")
+    legend(axes[-1])
+    return figure
+
+
+def remark(runs: Runs) -> str:
+    """What the measurements really took, beside what was counted."""
+    metas = [json.loads(path.read_text()) for path in runs.folder.rglob("meta.json")]
+    costs = [meta.get("cost_in_training_steps", {}).get("schedule") for meta in metas]
+    found = [cost for cost in costs if cost]
+    if not found:
+        return ""
+    return (
+        f"A measurement is counted as 5/3 training steps; by the clock it took {np.median(found):.2g} (median over "
+        f"{len(found)} runs, on a machine that other work shared)."
+    )
+
+
+def rate_study(title: str, setting: str) -> Study:
+    """The study of one data set, on which the claims are judged alike."""
+    against = (
+        "Per width, each schedule at the best of the same three initial rates (lowest mean log10 loss over seeds)."
+    )
+    lower = (
+        f"{against} The difference of log10 training loss to the best of constant, halving and cosine, paired over "
+        "seeds, has a mean below zero at every width; a run that diverged is infinitely worse."
+    )
+    any_rate = (
+        "Per width and seed, the driven rate from the worst of its three initial rates against the best planned "
+        "schedule from its best: the mean difference of log10 training loss lies below log10 2, at every width."
+    )
+    return Study(
+        title=title,
+        paper="On the Convex Behavior of Deep Neural Networks in Relation to the Layers' Width",
+        setting=f"{setting} Plain SGD. All are compared at the cost of the planned runs, a measurement counting as 5/3 "
+        f"training steps; the loss is the mean over the last {1 - LATE:.0%} of that cost.",
+        claims=(
+            Claim(
+                "suggested step",
+                "Discussion: curvature could drive the learning rate. The rate g'g / g'Gg, averaged, trains to a lower "
+                "loss at equal cost than a constant, a halved or a cosine one.",
+                lower,
+                partial(lower_loss, "curvature"),
+            ),
+            Claim(
+                "held curvature",
+                "Discussion: large gradients with near-zero curvature. A rate that holds lr g'Hg / g'g at a target "
+                "trains to a lower loss at equal cost than a constant, a halved or a cosine one.",
+                lower,
+                partial(lower_loss, "target curvature"),
+            ),
+            Claim(
+                "step needs no search",
+                "A rate that follows g'g / g'Gg need not be searched for: from every initial rate its loss is at most "
+                "twice that of the best planned schedule.",
+                any_rate,
+                partial(needs_no_rate, "curvature"),
+            ),
+            Claim(
+                "target needs no search",
+                "The same of the rate that holds lr g'Hg / g'g.",
+                any_rate,
+                partial(needs_no_rate, "target curvature"),
+            ),
+        ),
+        plots=(
+            Plot("paths", "Each schedule at its best initial rate: means over seeds with their range.", paths),
+            Plot("initial", "What the initial rate decides: means over seeds with their range.", by_initial),
+        ),
+        remark=remark,
+    )

@@ -1,0 +1,8 @@
+"""A curvature-driven rate on MNIST, minibatches."""
+
+from runner.report.rates import rate_study
+
+STUDY = rate_study(
+    "Curvature-driven learning rate: MNIST",
+    "Two hidden ReLU layers, cross-entropy, batches of 100, a class-balanced subset of MNIST at scale=small.",
+)
