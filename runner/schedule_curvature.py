@@ -31,13 +31,15 @@ class Curvature(Schedule):
     """With kappa = g'Mg / g'g, the curvature along g, and mu the rate: mu kappa is a number without a unit. A step that
     takes the quadratic model along g to its minimum has mu kappa = 1, and beyond 2 it does not fall any more.
 
-    Every `every` steps kappa is measured on the batch of the coming update, and the rate stays as it is in between.
+    Every `every` steps kappa is measured on the batch of the coming update, and the rate stays as it is in between
+    (better an odd number of them: late full-batch training often goes to and fro with period 2).
     mode: `step`, mu = damping / mean(kappa), the mean being exponential: each measurement forgets all before it but for
     the share `memory`. It is one of curvatures, not of rates, since that is the cautious side (Jensen). Where kappa is
     not positive it suggests no step: the measurement is left out, and the last rate kept.
-    `target`, mu is led to where mu kappa = target: multiplied by target / (mu kappa), but by no more than `growth`
-    and no less than 1 / growth a measurement. A curvature that is not positive asks for the full growth: large
-    gradients at near-zero curvature are what the mode looks for ("Convex Behavior", Discussion).
+    `target`, mu is led to where mu kappa = target: each measurement multiplies it by growth^(1 - mu kappa / target), so
+    that the mean of mu kappa over a path is the target; by the full growth where kappa is not positive, and never down
+    beyond target / kappa. Near-zero curvature at large gradients is where this mode takes large steps ("Convex
+    Behavior", Discussion).
     matrix: G, whose curvature is never negative where the loss is convex in the outputs, or H.
     growth: the most by which the rate rises from one measurement to the next, from the optimizer's own on, which it
     starts with. least, largest: bounds of the rate.
@@ -48,10 +50,10 @@ class Curvature(Schedule):
         self,
         mode: Literal["step", "target"] = "step",
         matrix: Literal["G", "H"] = "G",
-        every: int = 10,
+        every: int = 9,
         damping: float = 1.0,
         target: float = 1.0,
-        memory: float = 0.5,
+        memory: float = 0.9,
         growth: float = 1.5,
         least: float = 1e-6,
         largest: float = 1e3,

@@ -6,8 +6,10 @@ python scripts/report.py outputs/* --out report.html --markdown REPRODUCTION.md
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 
@@ -20,7 +22,7 @@ from runner.report.style import image, theme
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="each holds the runs of an experiment")
+    parser.add_argument("folders", nargs="+", type=Path, help="each holds an experiment's runs; or is an archive of it")
     parser.add_argument("--experiment", help="judge the runs as this one; default: the one that made them")
     parser.add_argument("--out", type=Path, help="the page; default: report.html in the first folder")
     parser.add_argument(
@@ -28,6 +30,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--markdown", type=Path, help="write it here too, as a text with links to the figures")
     return parser.parse_args()
+
+
+def unpacked(folder: Path, place: Path) -> Path:
+    """The folder itself, or what an archive of one holds."""
+    if folder.is_dir() or not folder.is_file():
+        return folder
+    target = place / folder.name.split(".")[0]
+    shutil.unpack_archive(folder, target, filter="data")
+    inside = list(target.iterdir())
+    return inside[0] if len(inside) == 1 else target
 
 
 def section(folder: Path, experiment: str | None, figures: Path) -> Section:
@@ -38,18 +50,22 @@ def section(folder: Path, experiment: str | None, figures: Path) -> Section:
         raise BadInput(f"{folder} should hold the runs of an experiment, found other runs; name one by --experiment")
     about = study(name)
     findings = [(claim, judged(claim, runs)) for claim in about.claims]
-    drawn = [draw(plot, runs, figures / name) for plot in about.plots]
+    drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / name))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
     text = config.read_text() if config.exists() else ""
     return Section(about, name, runs.scale, runs.command, text, findings, drawn, about.remark(runs))
 
 
-def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn:
-    """The plot by light and by dark; by light also as files."""
+def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
+    """The plot by light and by dark; by light also as files. None where the runs lack what it shows, which is said."""
     pictures = {}
     for ground in ("light", "dark"):
         with theme(ground):
-            figure = plot.draw(runs)
+            try:
+                figure = plot.draw(runs)
+            except (BadInput, LookupError) as error:
+                print(f"report: {stem.name}-{plot.name} cannot be drawn: {error}", file=sys.stderr)
+                return None
             pictures[ground] = image(figure, "png")
             if ground == "light":
                 for kind in ("png", "svg"):
@@ -60,11 +76,14 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn:
 
 def main() -> None:
     options = arguments()
-    out = options.out or options.folders[0] / "report.html"
+    first = options.folders[0]
+    out = options.out or (first if first.is_dir() else first.parent) / "report.html"
     figures = options.figures or out.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     try:
-        sections = [section(folder, options.experiment, figures) for folder in options.folders]
+        with TemporaryDirectory() as place:
+            folders = [unpacked(folder, Path(place)) for folder in options.folders]
+            sections = [section(folder, options.experiment, figures) for folder in folders]
     except BadInput as error:
         print(f"report: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import runner
-from runner import train
+from runner import reload, train
 from runner.errors import BadInput
 from runner.schedule_curvature import Curvature
 
@@ -206,6 +206,17 @@ def test_two_devices_give_the_rates_of_one(tmp_path: Path) -> None:
     more = [*SMALL, *RATE, "steps=8", "precision=fp64", "probe=[]"]
     one, two = (read(run_in(tmp_path / n, *more, f"devices={n}")) for n in ("1", "2"))
     assert two["lr"].to_numpy() == pytest.approx(one["lr"].to_numpy(), rel=1e-8)
+
+
+def test_measured_afterwards_the_rate_is_not_made_up(tmp_path: Path) -> None:
+    """It follows from the whole path, of which a snapshot knows nothing."""
+    folder = run_in(tmp_path / "run", *SMALL, *RATE, "probe=snapshot", "steps=4")
+    cfg = reload.probing(reload.config(folder), ["probe=[fd,split]"])
+    cells, at = reload.measurement(reload.experiment(cfg), reload.networks(folder, cfg)[-1])
+    probes = reload.experiment(cfg).probes
+    assert cells["lr"] is None
+    assert set(at.cells("fd", probes["fd"]).values()) == {None}
+    assert float(cells["train_loss"]) == pytest.approx(read(folder)["train_loss"].iloc[-1])
 
 
 @pytest.mark.parametrize(

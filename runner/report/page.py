@@ -20,14 +20,16 @@ body { margin: 0 auto; padding: 1.2rem; max-width: 62rem; background: var(--grou
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 3rem; font-size: 1.3rem; line-height: 1.25; }
 .paper, .soft, figcaption { color: var(--soft); font-size: .9rem; }
-.verdict { white-space: nowrap; font-weight: 600; } .holds { color: var(--holds); } .fails { color: var(--fails); }
+.verdict { font-weight: 600; } .holds { color: var(--holds); } .fails { color: var(--fails); }
 .open { color: var(--open); }
 .claim { background: var(--card); border-left: 4px solid currentColor; border-radius: 4px; margin: .8rem 0;
   padding: .6rem .9rem; } .claim > * { color: var(--ink); margin: .25rem 0; } .claim > .verdict { color: inherit; }
 figure { margin: 1.4rem 0; } figure img { max-width: 100%; height: auto; display: block; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; width: 100%; }
+.verdicts th { padding-top: 1.2rem; } .verdicts td:last-child { width: 8.5rem; }
 td, th { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); }
 pre { overflow-x: auto; background: var(--card); padding: .6rem; border-radius: 4px; font-size: .85rem; }
+@media (max-width: 40rem) { figure { overflow-x: auto; } figure img { max-width: none; width: 46rem; } }
 a { color: inherit; } summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 """
 
@@ -69,14 +71,13 @@ def page(title: str, sections: Sequence[Section]) -> str:
 def _summary(sections: Sequence[Section]) -> str:
     rows = []
     for one in sections:
-        for number, (claim, finding) in enumerate(one.findings):
-            link = f'<a href="#{one.name}">{escape(one.study.title)}</a>' if number == 0 else ""
-            rows.append(f"<tr><td>{link}</td><td>{escape(claim.text)}</td><td>{_badge(finding.outcome)}</td></tr>")
+        rows.append(f'<tr><th colspan="2"><a href="#{one.name}">{escape(one.study.title)}</a></th></tr>')
+        for claim, finding in one.findings:
+            rows.append(f"<tr><td>{escape(claim.text)}</td><td>{_badge(finding.outcome)}</td></tr>")
     return (
         '<p class="soft">Intervals are 95 % confidence intervals over independent runs. A verdict is computed from the '
         "runs' tables by the rule that is written beside it.</p>\n"
-        '<div class="wide"><table><tr><th>experiment</th><th>claim</th><th>verdict</th></tr>'
-        f"{''.join(rows)}</table></div>\n"
+        f'<div class="wide"><table class="verdicts">{"".join(rows)}</table></div>\n'
     )
 
 

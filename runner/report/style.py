@@ -15,7 +15,7 @@ from cycler import cycler
 # Okabe and Ito, for settings without an order; what has an order takes `ordered`.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c")
 _SHARED: dict[str, Any] = {
-    "figure.dpi": 150,
+    "figure.dpi": 130,
     "figure.constrained_layout.use": True,
     "font.size": 10,
     "axes.titlesize": 10,

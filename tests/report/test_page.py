@@ -74,6 +74,24 @@ def test_refused_in_a_sentence(tmp_path: Path) -> None:
     assert report(sweep(tmp_path / "a"), "--experiment", "nothing").returncode == 2
 
 
+def test_an_archive_will_do(made: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "fig2"), "xztar", made.parent, made.name)
+    ended = report(archive)
+    assert ended.returncode == 0, ended.stderr
+    assert "convex_fig2 seldom negative: holds" in ended.stdout
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_figure_that_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "a")
+    for path in folder.rglob("metrics.csv"):
+        pd.read_csv(path).drop(columns="split_gGg").to_csv(path, index=False)
+    ended = report(folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "convex_fig2-training cannot be drawn" in ended.stderr
+    assert (folder / "figures" / "convex_fig2-starts.png").exists()
+
+
 def test_runs_without_what_a_rule_needs_leave_it_open(tmp_path: Path) -> None:
     claim = Claim("a", "a claim", "a rule", lambda runs: Finding(Outcome.HOLDS, str(runs.metrics["no such column"])))
     assert judged(claim, Runs(sweep(tmp_path / "a"))).outcome is Outcome.UNDECIDED
