@@ -14,7 +14,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from runner import config  # noqa: F401  (the resolvers, in a process of its own)
+from runner import (
+    config,  # noqa: F401  (the resolvers, in a process of its own)
+    scaling,
+)
 from runner.build import build
 from runner.epochs import columns as epoch_columns
 from runner.evaluate import evaluate
@@ -31,6 +34,7 @@ STEPS = 3  # timed, after one to warm up
 REPEATS = 4  # of each probe
 LONG_SECONDS = 60.0  # after which it is not repeated
 CELL_BYTES = 12  # of a CSV
+BANDWIDTH = 50e9  # bytes a second between the devices of one run, assumed
 DEVICES = (1, 2, 4, 8, 16, 64)
 
 
@@ -71,17 +75,23 @@ def estimate(cfg: DictConfig) -> Estimate:
         memory = peak(run.device)
         own = {} if run.schedule.measures is None else {"schedule": run.schedule.measures}
         probes = {n: (probe_seconds(run, n, p, state), measurements(run, p)) for n, p in {**run.probes, **own}.items()}
+        parameters = sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids)
         return Estimate(
-            parameters=sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
+            parameters=parameters,
             steps=run.steps,
             steps_per_epoch=run.batches.steps_per_epoch,
-            training_seconds=step_seconds * (run.steps + 1),
-            probe_seconds=sum(one * times for one, times in probes.values()),
-            evaluation_seconds=evaluation * evaluations,
+            training_seconds=step_on(cfg.devices, step_seconds, parameters) * (run.steps + 1),
+            probe_seconds=sum(step_on(cfg.devices, one, parameters) * times for one, times in probes.values()),
+            evaluation_seconds=evaluation * evaluations / cfg.devices,
             memory_bytes=memory,
             memory_bytes_with_probes=peak(run.device),
             disk_bytes=disk_bytes(run, max((probes[name][1] for name in run.probes), default=0)),
         )
+
+
+def step_on(devices: int, seconds: float, parameters: int) -> float:
+    """What takes so long here, on one device, with the batch divided among several, on paper."""
+    return scaling.step_seconds(seconds, parameters, devices, BANDWIDTH)
 
 
 def measurements(run: Experiment, probe: Probe) -> int:

@@ -36,6 +36,16 @@ def test_cost_grows_with_what_is_asked_for() -> None:
     assert many.probe_seconds > many.training_seconds
 
 
+def test_a_run_on_several_devices_is_estimated_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "BANDWIDTH", 1e9)
+    assert plan.step_on(1, 0.5, 10**6) == 0.5
+    # a quarter of the work, and a ring's 6 messages of a quarter of 4 MB at 1 GB/s, 20 us each
+    assert plan.step_on(4, 0.5, 10**6) == pytest.approx(0.125 + 6 * 0.001 + 6 * 20e-6)
+    given = ["steps=50", "probe=split"]
+    alone, four = (plan.estimate(composed(*given, f"devices={devices}")) for devices in (1, 4))
+    assert four.parameters == alone.parameters
+
+
 def test_jobs_that_differ_in_the_seed_only_are_measured_once() -> None:
     cfgs = [composed(f"seed={seed}", f"width={width}") for width in (1, 2) for seed in (0, 1, 2)]
     found = plan.distinct(cfgs, [f"width={cfg.width}" for cfg in cfgs])
