@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from runner.report.statistics import Interval, Outcome, above, all_of, below, mean, share
+from runner.report.statistics import Interval, Outcome, above, all_of, below, bootstrap_slope, mean, share
 from runner.report.study import Finding
 
 SELDOM = 0.1  # share of steps with negative curvature
 CLOSE = 0.9  # rank correlation
+STARTS = 20  # of which a mean tells something
 MANY = 6  # settings of which each is still told
 RUN = ["seed", "replica"]
 
@@ -16,6 +17,11 @@ SELDOM_RULE = f"The share of steps with g'Hg < 0, a mean over seeds, lies below 
 FOLLOWS_RULE = (
     f"Spearman's rank correlation of their changes from one step to the next (of their values it would be high by "
     f"their common trend alone), a mean over seeds, lies above {CLOSE:g} in every setting."
+)
+
+STARTS_RULE = (
+    "The log-log slope over width of the mean |g'H_r g| / g'g at step 0 lies below zero (bootstrap over starts). Left "
+    f"open below {STARTS} starts of each width: single draws show any order."
 )
 
 
@@ -40,6 +46,22 @@ def follows(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     outcomes = [above(one, CLOSE) for one in found.values()]
     said = _said(found, label, outcomes)
     return Finding(all_of(outcomes), f"Rank correlation of changes of g'Hg and of g'Gg: {said}.")
+
+
+def starts_closer(metrics: pd.DataFrame) -> Finding:
+    """Claim (c)."""
+    start = at_start(metrics)
+    groups = dict(list(start.groupby("width")["size"]))
+    slope = bootstrap_slope(list(groups.values()), list(groups), lambda x: x.mean(axis=-1))
+    means = ", ".join(f"{mean(sizes)} at width {width:g}" for width, sizes in groups.items())
+    said = f"|g'H_r g| / g'g at the start, means over {slope.n} starts: {means}; log-log slope {slope}."
+    return Finding(below(slope) if slope.n >= STARTS else Outcome.UNDECIDED, said)
+
+
+def at_start(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of step 0 with the `size` of the residual part per g'g."""
+    rows = metrics[metrics["step"] == 0]
+    return rows.assign(size=rows["split_gHrg"].abs() / rows["grad_norm"] ** 2)
 
 
 def _correlation_of_changes(rows: pd.DataFrame) -> float:

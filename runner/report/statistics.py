@@ -80,20 +80,6 @@ def proportion(hits: int, trials: int, level: float = LEVEL) -> Interval:
     return Interval(hits / trials, float(found.low), float(found.high), int(trials))
 
 
-def bootstrap_of_medians(groups: Sequence[Iterable[float]], x: Sequence[float], draws: int = 2000) -> Interval:
-    """The least-squares slope of log |median| of each group against log x, with its percentile bootstrap interval:
-    each group is drawn anew, so the spread over starts is all in it."""
-    if len(x) < 2:
-        return Interval(math.nan, -math.inf, math.inf, len(x))
-    generator = np.random.default_rng(0)
-    samples = [finite(group) for group in groups]
-    fitted = _slope(np.log(x), np.log([abs(np.median(one)) for one in samples]))
-    drawn = [np.abs(np.median(generator.choice(one, (draws, len(one))), axis=1)) for one in samples]
-    slopes = _slope(np.log(x), np.log(np.stack(drawn)))
-    low, high = np.quantile(slopes[np.isfinite(slopes)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(fitted), float(low), float(high), min(map(len, samples)))
-
-
 def bootstrap(rows: np.ndarray, statistic: Callable[[np.ndarray], float], draws: int = 1000) -> Interval:
     """A statistic of independent rows (n, …), with its percentile bootstrap interval; infinite below six rows."""
     if len(rows) < 6:

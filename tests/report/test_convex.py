@@ -201,7 +201,7 @@ def test_batches_either_way(tmp_path: Path) -> None:
 # Figure 2
 
 
-def fig2_sweep(folder: Path, negative: bool, seeds: int = 12, steps: int = 60) -> Runs:
+def fig2_sweep(folder: Path, negative: bool, seeds: int = 20, steps: int = 60) -> Runs:
     jobs: list[Job] = []
     for width in (1.0, 4.0, 8.0):
         for seed in range(seeds):

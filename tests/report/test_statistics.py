@@ -11,7 +11,7 @@ from runner.report.statistics import (
     above,
     all_of,
     below,
-    bootstrap_of_medians,
+    bootstrap_slope,
     mean,
     median,
     proportion,
@@ -76,7 +76,7 @@ def test_trend_is_the_slope_within_each_seed() -> None:
 def test_the_slope_of_medians() -> None:
     generator = np.random.default_rng(0)
     groups = [generator.lognormal(size=300) * width**-2.0 for width in (1, 2, 4, 8)]
-    found = bootstrap_of_medians(groups, (1, 2, 4, 8))
+    found = bootstrap_slope(groups, (1, 2, 4, 8), lambda x: np.median(x, axis=-1))
     assert found.low < -2 < found.high
     assert found.high - found.low < 0.5
 

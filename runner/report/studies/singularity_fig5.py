@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter
 
 from runner.report import spectra
 from runner.report.drawing import legend
-from runner.report.statistics import Interval, above, all_of, bootstrap_of_medians, trend, within
+from runner.report.statistics import Interval, above, all_of, bootstrap_slope, trend, within
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import ink, ordered, panels
 
@@ -37,7 +37,7 @@ def place_stays(runs: Runs) -> Finding:
 
 def _ratio(first: np.ndarray, second: np.ndarray) -> Interval:
     """Of the medians, second by first."""
-    log = bootstrap_of_medians([first, second], [1, math.e])
+    log = bootstrap_slope([first, second], [1, math.e], lambda x: np.abs(np.median(x, axis=-1)))
     return Interval(math.exp(log.value), math.exp(log.low), math.exp(log.high), log.n)
 
 
