@@ -63,7 +63,7 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
         with theme(ground):
             try:
                 figure = plot.draw(runs)
-            except (BadInput, LookupError) as error:
+            except (BadInput, LookupError, ValueError) as error:
                 print(f"report: {stem.name}-{plot.name} cannot be drawn: {error}", file=sys.stderr)
                 return None
             pictures[ground] = image(figure, "png")

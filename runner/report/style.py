@@ -58,6 +58,8 @@ def panels(
     count: int, columns: int = 3, width: float = 3.6, height: float = 3.0, **shared: Any
 ) -> tuple[Any, list[Any]]:
     """A figure of so many axes, `columns` in a row."""
+    if not count:
+        raise ValueError("the runs hold nothing to show")
     columns = min(columns, count)
     rows = -(-count // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **shared)
