@@ -59,6 +59,15 @@ def run_in(folder: Path, *overrides: str) -> Path:
     return runner.run([*overrides, f"hydra.run.dir={folder}"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the runs of the fork server have: the bytes depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine steps of LONG."""
