@@ -12,9 +12,13 @@ GIVEN = {"input_shape", "params"}  # by the builder
 
 
 def load(path: Path) -> DictConfig:
+    """With the keys of another choice of its group that it builds on."""
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
-    return config
+    bases = [load(path.with_stem(base)) for base in config.pop("defaults", []) if base != "_self_"]
+    merged = OmegaConf.merge(*bases, config)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def made(*groups: str) -> list:
