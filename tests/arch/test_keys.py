@@ -15,7 +15,9 @@ def load(path: Path) -> DictConfig:
     """With the keys of another choice of its group that it builds on."""
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
-    bases = [load(path.with_stem(base)) for base in config.pop("defaults", []) if base != "_self_"]
+    bases = [
+        load(path.with_stem(base)) for base in config.pop("defaults", []) if base.isidentifier() and base != "_self_"
+    ]
     merged = OmegaConf.merge(*bases, config)
     assert isinstance(merged, DictConfig)
     return merged
