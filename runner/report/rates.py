@@ -23,6 +23,38 @@ COLOURS = dict(zip((*PLANNED, *DRIVEN), INKS, strict=True))
 GIVEN_UP = 0.1  # of the fall of the loss, in decades
 
 
+# The claims: of which schedule, under which name, in words.
+LOWER = (
+    (
+        "curvature",
+        "suggested step",
+        "Discussion: curvature could drive the learning rate. The rate g'g / g'Gg, averaged, trains to a lower loss at "
+        "equal cost than a constant, a halved or a cosine one.",
+    ),
+    (
+        "relaxed curvature",
+        "relaxed step",
+        "The same of the rate 1.5 g'g / g'Gg, beyond the minimum along g: steps to the minimum go zigzag.",
+    ),
+    (
+        "target curvature",
+        "held curvature",
+        "Discussion: large gradients with near-zero curvature. A rate that holds lr g'Hg / g'g at a target trains to a "
+        "lower loss at equal cost than a constant, a halved or a cosine one.",
+    ),
+)
+NO_SEARCH = (
+    (
+        "curvature",
+        "step needs no search",
+        "A rate that follows g'g / g'Gg need not be searched for: from every initial rate the loss falls nearly as far "
+        "as with the best planned schedule.",
+    ),
+    ("relaxed curvature", "relaxed needs no search", "The same of the rate 1.5 g'g / g'Gg."),
+    ("target curvature", "target needs no search", "The same of the rate that holds lr g'Hg / g'g."),
+)
+
+
 def at_cost(runs: Runs) -> pd.DataFrame:
     """The rows of metrics.csv up to the cost at which the planned runs end, with `arm`, the schedule; `initial`, the
     optimizer's rate; `cost` in training steps, the schedule's measurements included."""
@@ -193,68 +225,18 @@ def remark(runs: Runs) -> str:
         return ""
     return (
         f"A measurement is counted as 5/3 training steps; by the clock it took {np.median(found):.2g} (median over "
-        f"{len(found)} runs, on a machine that other work shared)."
+        f"{len(found)} runs)."
     )
 
 
 def rate_study(title: str, setting: str) -> Study:
     """The study of one data set, on which the claims are judged alike."""
-    against = "Per width, each schedule at the best of the same initial rates (lowest mean log10 loss over seeds)."
-    lower = (
-        f"{against} The difference of log10 training loss to the best of constant, halving and cosine, paired over "
-        "seeds, has a mean below zero at every width; a run that diverged is infinitely worse."
-    )
-    any_rate = (
-        "Per width and seed, the driven rate from the worst of its initial rates against the best planned "
-        "schedule from its best: the difference of log10 training loss, as a share of the decades by which the latter "
-        f"has lowered the loss since the start, has a mean below {GIVEN_UP:g} at every width."
-    )
     return Study(
         title=title,
         paper="On the Convex Behavior of Deep Neural Networks in Relation to the Layers' Width",
         setting=f"{setting} Plain SGD. All are compared at the cost of the planned runs, a measurement counting as 5/3 "
         f"training steps; the loss is the mean over the last {1 - LATE:.0%} of that cost.",
-        claims=(
-            Claim(
-                "suggested step",
-                "Discussion: curvature could drive the learning rate. The rate g'g / g'Gg, averaged, trains to a lower "
-                "loss at equal cost than a constant, a halved or a cosine one.",
-                lower,
-                partial(lower_loss, "curvature"),
-            ),
-            Claim(
-                "relaxed step",
-                "The same of the rate 1.5 g'g / g'Gg, beyond the minimum along g: steps to the minimum go zigzag.",
-                lower,
-                partial(lower_loss, "relaxed curvature"),
-            ),
-            Claim(
-                "held curvature",
-                "Discussion: large gradients with near-zero curvature. A rate that holds lr g'Hg / g'g at a target "
-                "trains to a lower loss at equal cost than a constant, a halved or a cosine one.",
-                lower,
-                partial(lower_loss, "target curvature"),
-            ),
-            Claim(
-                "step needs no search",
-                "A rate that follows g'g / g'Gg need not be searched for: from every initial rate the loss falls "
-                "nearly as far as with the best planned schedule.",
-                any_rate,
-                partial(needs_no_rate, "curvature"),
-            ),
-            Claim(
-                "relaxed needs no search",
-                "The same of the rate 1.5 g'g / g'Gg.",
-                any_rate,
-                partial(needs_no_rate, "relaxed curvature"),
-            ),
-            Claim(
-                "target needs no search",
-                "The same of the rate that holds lr g'Hg / g'g.",
-                any_rate,
-                partial(needs_no_rate, "target curvature"),
-            ),
-        ),
+        claims=(*(_lower(*one) for one in LOWER), *(_no_search(*one) for one in NO_SEARCH)),
         plots=(
             Plot(
                 "paths",
@@ -265,3 +247,21 @@ def rate_study(title: str, setting: str) -> Study:
         ),
         remark=remark,
     )
+
+
+def _lower(arm: str, name: str, text: str) -> Claim:
+    rule = (
+        "Per width, each schedule at the best of the same initial rates (lowest mean log10 loss over seeds). The "
+        "difference of log10 training loss to the best of constant, halving and cosine, paired over seeds, has a mean "
+        "below zero at every width; a run that diverged is infinitely worse."
+    )
+    return Claim(name, text, rule, partial(lower_loss, arm))
+
+
+def _no_search(arm: str, name: str, text: str) -> Claim:
+    rule = (
+        "Per width and seed, the driven rate from the worst of its initial rates against the best planned schedule "
+        "from its best: the difference of log10 training loss, as a share of the decades by which the latter has lowered "
+        f"the loss since the start, has a mean below {GIVEN_UP:g} at every width."
+    )
+    return Claim(name, text, rule, partial(needs_no_rate, arm))
