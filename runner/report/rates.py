@@ -261,7 +261,7 @@ def _lower(arm: str, name: str, text: str) -> Claim:
 def _no_search(arm: str, name: str, text: str) -> Claim:
     rule = (
         "Per width and seed, the driven rate from the worst of its initial rates against the best planned schedule "
-        "from its best: the difference of log10 training loss, as a share of the decades by which the latter has lowered "
-        f"the loss since the start, has a mean below {GIVEN_UP:g} at every width."
+        "from its best: the difference of log10 training loss, as a share of the decades by which the latter has "
+        f"lowered the loss since the start, has a mean below {GIVEN_UP:g} at every width."
     )
     return Claim(name, text, rule, partial(needs_no_rate, arm))

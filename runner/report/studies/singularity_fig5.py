@@ -122,9 +122,7 @@ def remark(runs: Runs) -> str:
 STUDY = Study(
     title="Figure 5: the spectrum at the end of training over network sizes",
     paper=spectra.PAPER,
-    setting="2-k-k-2 ReLU networks with biases (k² + 6k + 2 parameters), 100 points of two Gaussians at (1, 1) and "
-    "(-1, -1) with standard deviation 0.3, cross-entropy, full-batch gradient descent at rate 0.5 from starts on the "
-    "sphere of radius 0.1 √n to |g| < 1e-4.",
+    setting=spectra.BLOBS,
     claims=(
         Claim(
             "number stays",
