@@ -15,9 +15,9 @@ from runner.report.style import PALETTE
 
 PAPER = "Singularity of the Hessian in Deep Learning (Sagun, Bottou, LeCun)"
 BLOBS = (
-    "2-k-k-2 ReLU networks with biases (k² + 6k + 2 parameters), 100 points of two Gaussians at (1, 1) and (-1, -1) with "
-    "standard deviation 0.3, cross-entropy, full-batch gradient descent at rate 0.5 from starts on the sphere of radius "
-    "0.1 √n to |g| < 1e-4."
+    "2-k-k-2 ReLU networks with biases (k² + 6k + 2 parameters), 100 points of two Gaussians at (1, 1) and (-1, -1) "
+    "with standard deviation 0.3, cross-entropy, full-batch gradient descent at rate 0.5 from starts on the sphere of "
+    "radius 0.1 √n to |g| < 1e-4."
 )
 ZERO = 0.01  # share of the largest eigenvalue up to which one counts as near zero
 LARGE = 0.1  # share of the largest eigenvalue above which the size of one counts as large
