@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from runner.ahead import Kept, Pace, Then, Waiting, at_once
 from runner.closure import Closure, needs_closure
 from runner.dataset.batches import Batch
 from runner.ending import Ended, endings
@@ -47,32 +49,66 @@ def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> En
     A row describes w_step and is measured before the update; the checkpoint at w_step is kept before that, so that a
     finished run can be extended as if it had never ended."""
     run.model.train()
-    saved = time.monotonic()
-    if not run.networks.ids:
-        return progress.ended(progress.step)
-    for step in range(progress.step, run.steps + 1):
+    step, saved, pace = progress.step, time.monotonic(), Pace(run)
+    while run.networks.ids and step <= run.steps:
         reason = hooks.stop()
         if reason or step == run.steps or time.monotonic() - saved > hooks.checkpoint_seconds:
             hooks.save(step)
             saved = time.monotonic()
         if reason:
             return Ended("interrupted", step, reason)
-        state = look(run, step, costs)
-        if step > 0 and (step % run.batches.steps_per_epoch == 0 or step == run.steps):
-            progress.end_epoch(state.cells)
-        state = retire(run, progress, state, costs)
-        if not run.networks.ids:
-            hooks.save(step)
-            return progress.ended(step)
-        hooks.show(step, record(run, progress, state, costs, due(run, step)))
-        if step < run.steps:
-            with costs.training.running():
-                update(run, state)
-            costs.steps += 1
-            samples = run.batches.samples(step)
-            progress.epoch.add_step(state.cells["train_loss"], state.cells["train_error"], samples)
+        block, began = pace.block(step, partial(due, run)), time.monotonic()
+        if len(block) == 1 or not steps_ahead(run, progress, hooks, costs, block):
+            for step in block:
+                take_step(run, progress, hooks, costs, step)
+                if not run.networks.ids:
+                    hooks.save(step)
+                    return progress.ended(step)
+        pace.took(len(block), time.monotonic() - began)
+        step = block.stop
+    if not run.networks.ids:
+        return progress.ended(progress.step)
     progress.outcomes |= {one: Ended("finished", run.steps) for one in run.networks.ids}
     return Ended("finished", run.steps)
+
+
+def steps_ahead(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs, block: range) -> bool:
+    """Take these steps before looking at what they have measured. If the network has diverged on the way, nothing has
+    happened: False."""
+    kept, waiting = Kept(run), Waiting()
+    for step in block:
+        take_step(run, progress, hooks, costs, step, waiting.then)
+    measured = {cells["step"]: cells for cells in waiting.arrive()}
+    if any(endings(step, measured[step], until_grad_norm=None) for step in block):
+        kept.restore()
+        return False
+    waiting.act()
+    return True
+
+
+def take_step(
+    run: Experiment, progress: Progress, hooks: Hooks, costs: Costs, step: int, then: Then | None = None
+) -> None:
+    """Measure at w_step and update. `then`: what is to be done with the numbers comes later; without it at once, and
+    the networks that are at their end are retired."""
+    state = look(run, step, costs)
+    later = then or at_once
+    if step > 0 and (step % run.batches.steps_per_epoch == 0 or step == run.steps):
+        later(progress.end_epoch, state.cells)
+    if then is None:
+        state = retire(run, progress, state, costs)
+        if not run.networks.ids:
+            return
+    later(partial(hooks.show, step), record(run, progress, state, costs, due(run, step), then=later))
+    if step < run.steps:
+        with costs.training.running():
+            update(run, state)
+        costs.steps += 1
+        later(partial(add_step, progress, run.batches.samples(step)), state.cells)
+
+
+def add_step(progress: Progress, samples: int, cells: Cells) -> None:
+    progress.epoch.add_step(cells["train_loss"], cells["train_error"], samples)
 
 
 def look(run: Experiment, step: int, costs: Costs) -> State:
@@ -158,7 +194,13 @@ def retire(run: Experiment, progress: Progress, state: State, costs: Costs) -> S
 
 
 def record(
-    run: Experiment, progress: Progress, state: State, costs: Costs, probes: list[str], rows: list[int] | None = None
+    run: Experiment,
+    progress: Progress,
+    state: State,
+    costs: Costs,
+    probes: list[str],
+    rows: list[int] | None = None,
+    then: Then = at_once,
 ) -> Cells:
     """Complete the row, or these rows of the stack, by the probes, and write it if anything is due. A network's last
     state (of given `rows`) is always written."""
@@ -176,7 +218,7 @@ def record(
         costs.measurements[name] += 1
     cells = pick(state.cells, rows) | joined(found)
     if probes or rows is not None or evaluation_due(run, step) or step % run.log_every == 0 or step == run.steps:
-        progress.add_row(cells, last=rows is not None)
+        then(partial(progress.add_row, last=rows is not None), cells)
     return cells
 
 
