@@ -129,7 +129,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
     if cfg.sync_batch_norm and ranks.count > 1:
         synchronise(networks.model)
     trained = [p for p in networks.model.parameters() if p.requires_grad]
-    optimizer = make(cfg.optimizer, "optimizer", params=trained)
+    optimizer = make(cfg.optimizer, "optimizer", params=trained, **in_one_kernel(cfg.optimizer))
     check_optimizer(optimizer)
     if networks.stacked and not elementwise(optimizer):
         raise BadInput(
@@ -193,6 +193,13 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
         raise BadInput(f"arch._target_ should make a torch.nn.Module, found {type(model).__name__}")
     initialise(model, generator=torch.Generator().manual_seed(derived(seed, "init")))
     return model
+
+
+def in_one_kernel(node: DictConfig) -> dict[str, bool]:
+    """torch's optimizers update all parameters by one fused kernel, where they have one and the config leaves the
+    choice open. It rounds differently from the loop over parameters, and takes a tenth to the whole of its time."""
+    chosen = any(node.get(key) is not None for key in ("foreach", "fused", "differentiable"))
+    return {"fused": True} if str(node.get("_target_")).startswith("torch.optim.") and not chosen else {}
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

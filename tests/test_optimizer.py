@@ -244,3 +244,23 @@ def test_residuals_are_the_root_of_the_loss(factor: float) -> None:
     outputs, targets = torch.randn(7, 3).double(), torch.randn(7, 3).double()
     loss = MSE(factor)
     torch.testing.assert_close(loss.residuals(outputs, targets).square().sum() / 2, loss(outputs, targets))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp64", 1e-13)])
+def test_updates_by_one_kernel_are_the_plain_ones_to_rounding(
+    tmp_path: Path, name: str, precision: str, tolerance: float
+) -> None:
+    """Over a path of 50 updates of a network that training moves far."""
+    more = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "device=cpu", "steps=50", "probe=[]"]
+    more += [f"optimizer={name}", f"precision={precision}"]
+    folders = run_in(tmp_path / "fused", *more), run_in(tmp_path / "plain", *more, "+optimizer.foreach=false")
+    fused, plain = (torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"] for folder in folders)
+    assert fused["param_groups"][0]["fused"]
+    assert not plain["param_groups"][0]["fused"]
+    assert losses(folders[0]) == pytest.approx(losses(folders[1]), rel=tolerance)
+
+
+def test_an_optimizer_without_such_a_kernel_does_without(tmp_path: Path) -> None:
+    folder = run_in(tmp_path / "run", *TANH, "optimizer=rmsprop", "steps=2")
+    assert len(losses(folder)) == 3
