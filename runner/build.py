@@ -53,6 +53,8 @@ def check_knobs(cfg: DictConfig) -> None:
         raise BadInput(
             f"devices should be 1 with replicas={cfg.replicas}, found {cfg.devices}; a sweep over seeds uses them all"
         )
+    if cfg.compile and cfg.replicas > 1:
+        raise BadInput(f"compile should be false with replicas={cfg.replicas}, which train side by side; found true")
     if not 0 <= cfg.seed <= 2**63 - cfg.replicas:
         raise BadInput(f"seed should be an integer from 0 to 2^63 - replicas, found {cfg.seed}")
     if cfg.precision not in ("fp32", "fp64", "bf16"):
@@ -128,6 +130,9 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
     networks = make_networks(cfg, dataset, task.outputs, partial(training_data, undivided, task), device, dtype)
     if cfg.sync_batch_norm and ranks.count > 1:
         synchronise(networks.model)
+    if cfg.compile:
+        check_compiler(device)
+        networks.compile()
     trained = [p for p in networks.model.parameters() if p.requires_grad]
     optimizer = make(cfg.optimizer, "optimizer", params=trained, **in_one_kernel(cfg.optimizer))
     check_optimizer(optimizer)
@@ -200,6 +205,16 @@ def in_one_kernel(node: DictConfig) -> dict[str, bool]:
     choice open. It rounds differently from the loop over parameters, and takes a tenth to the whole of its time."""
     chosen = any(node.get(key) is not None for key in ("foreach", "fused", "differentiable"))
     return {"fused": True} if str(node.get("_target_")).startswith("torch.optim.") and not chosen else {}
+
+
+def check_compiler(device: torch.device) -> None:
+    """Can torch compile here at all?"""
+    try:
+        torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:
+        raise BadInput(
+            f"compile should be false where torch.compile does not work on {device.type}, found true: {error}"
+        ) from error
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

@@ -49,6 +49,7 @@ class Config:
     sync_batch_norm: bool = False
     precision: str = "fp32"
     deterministic: bool = False
+    compile: bool = False
     clip_norm: float | None = None
     checkpoint_minutes: float = 5.0
     logger: list[str] = field(default_factory=list)

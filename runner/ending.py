@@ -1,5 +1,6 @@
 """How a run, and each of several networks side by side, comes to its end."""
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,10 +19,11 @@ class Ended(NamedTuple):
 def endings(step: int, cells: Cells, until_grad_norm: float | None) -> dict[int, Ended]:
     """The networks, by their row of the stack, that are at their end: loss or gradient not finite, or |g| small."""
     loss, grad_norm = (torch.as_tensor(cells[name]).reshape(-1) for name in ("train_loss", "grad_norm"))
-    finite = torch.isfinite(loss + grad_norm)
-    goes_on = finite if until_grad_norm is None else finite & (grad_norm >= until_grad_norm)
-    if goes_on.all():
+    together = loss + grad_norm
+    if until_grad_norm is None and math.isfinite(together.sum()):
         return {}
+    finite = torch.isfinite(together)
+    goes_on = finite if until_grad_norm is None else finite & (grad_norm >= until_grad_norm)
     ended = {}
     for row in (~goes_on).nonzero().flatten().tolist():
         if finite[row]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from runner.records import Cell, Cells, pick
@@ -43,31 +42,30 @@ class Epoch:
 
     def __init__(self, probe_columns: Sequence[str]) -> None:
         self.values: dict[str, list[list[float]]] = {column: [] for column in probe_columns}
-        self.loss: Tensor | float = 0.0
-        self.wrong: Tensor | float = 0.0
+        self.loss, self.wrong = np.zeros(1), np.zeros(1)
         self.samples = self.rows = 0
 
     def add_step(self, loss: Cell, error: Cell, samples: int) -> None:
-        """Sums in float64 that stay on the device until the epoch's end."""
-        self.loss = self.loss + torch.as_tensor(loss).detach().double().reshape(-1) * samples
-        self.wrong = self.wrong + torch.as_tensor(error).detach().double().reshape(-1) * samples
+        """Of the batch's samples, in float64."""
+        self.loss = self.loss + _numbers(loss) * samples
+        self.wrong = self.wrong + _numbers(error) * samples
         self.samples += samples
 
     def add_row(self, cells: Mapping[str, Cell]) -> None:
         self.rows += 1
         for column, values in self.values.items():
             if (cell := cells.get(column)) is not None:
-                values.append(torch.as_tensor(cell).detach().double().reshape(-1).tolist())
+                values.append(_numbers(cell).tolist())
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these networks go on."""
         self.values = {c: [[one[row] for row in rows] for one in vs] for c, vs in self.values.items()}
-        if isinstance(self.loss, Tensor) and isinstance(self.wrong, Tensor):
+        if self.samples:
             self.loss, self.wrong = self.loss[list(rows)], self.wrong[list(rows)]
 
     def cells(self, test: Cells, rows: Sequence[int] | None = None) -> dict[str, Cell | list[Cell]]:
         """The epoch's cells of each network, or of these; the means over no steps stay empty."""
-        loss, wrong = ((torch.as_tensor(one) / self.samples).tolist() for one in (self.loss, self.wrong))
+        loss, wrong = ((total / self.samples).tolist() for total in (self.loss, self.wrong))
         found: dict[str, list[Cell]] = {"train_loss": loss, "train_error": wrong}
         for column, values in self.values.items():
             table = np.array(values).reshape(len(values), len(loss)).T
@@ -76,11 +74,15 @@ class Epoch:
         return {**{name: [cells[row] for row in chosen] for name, cells in found.items()}, **pick(test, rows)}
 
     def state(self) -> dict[str, Any]:
-        sums = {name: torch.as_tensor(getattr(self, name)).tolist() for name in ("loss", "wrong")}
+        sums = {"loss": self.loss.tolist(), "wrong": self.wrong.tolist()}
         return {"values": self.values, **sums, "samples": self.samples, "rows": self.rows}
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.values, self.samples, self.rows = state["values"], state["samples"], state["rows"]
-        self.loss, self.wrong = (
-            torch.tensor(state[name], dtype=torch.float64) if self.samples else 0.0 for name in ("loss", "wrong")
-        )
+        self.loss, self.wrong = (np.array(state[name], dtype=np.float64).reshape(-1) for name in ("loss", "wrong"))
+
+
+def _numbers(cell: Cell) -> np.ndarray:
+    """One for each network, in float64."""
+    found = cell.detach().cpu().numpy() if isinstance(cell, Tensor) else np.array(cell)
+    return found.astype(np.float64).reshape(-1)

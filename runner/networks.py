@@ -4,7 +4,7 @@ A step of many small networks at once takes little longer than that of one; elem
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Networks:
 
     def __init__(self, model: nn.Module, ids: Sequence[int], stacked: bool) -> None:
         self.model, self.ids, self.stacked = model, list(ids), stacked
+        self._trains = model  # in training's forward passes
         self.parameters = dict(model.named_parameters())  # walking through the modules takes time
         self.at_once = 1
         self._final: dict[str, Tensor] = {}  # of all replicas, those that have stopped
@@ -54,6 +55,14 @@ class Networks:
         for name, entry in _state(model).items():
             entry.data = torch.stack([state[name] for state in states]).to(entry)
         return cls(model, range(len(states)), stacked=True)
+
+    def compile(self) -> None:
+        """From now on the forward and backward passes of training run compiled; a network's random draws stay those
+        that it makes without, which probes repeat. Evaluation and probes are not compiled."""
+        options: dict[str, Any] = {"fallback_random": True}
+        if next(self.model.parameters()).device.type == "cpu":
+            options["layout_optimization"] = False  # else torch 2.15's backward of strided convolutions corrupts memory
+        self._trains = cast(nn.Module, torch.compile(self.model, dynamic=False, options=options))
 
     @property
     def first(self) -> int | None:
@@ -88,7 +97,7 @@ class Networks:
         """(N, …), or (R, N, …) of these rows, of inputs that they share or that are each network's own. A backward pass
         adds to the `.grad` of the model's parameters; buffers are updated as in any forward pass."""
         if rows is None:
-            return self.model(inputs)
+            return (self._trains if torch.is_grad_enabled() else self.model)(inputs)
         own = {name: _view(entry, rows) for name, entry in _state(self.model).items()}
 
         def network(own: Vector, inputs: Tensor) -> Tensor:
