@@ -18,11 +18,11 @@ class Ended(NamedTuple):
 
 def endings(step: int, cells: Cells, until_grad_norm: float | None) -> dict[int, Ended]:
     """The networks, by their row of the stack, that are at their end: loss or gradient not finite, or |g| small."""
-    loss, grad_norm = (torch.as_tensor(cells[name]).reshape(-1) for name in ("train_loss", "grad_norm"))
-    together = loss + grad_norm
-    if until_grad_norm is None and math.isfinite(together.sum()):
+    loss, grad_norm = (torch.as_tensor(cells[name]) for name in ("train_loss", "grad_norm"))
+    if until_grad_norm is None and math.isfinite((loss + grad_norm).sum().item()):
         return {}
-    finite = torch.isfinite(together)
+    loss, grad_norm = loss.reshape(-1), grad_norm.reshape(-1)
+    finite = torch.isfinite(loss + grad_norm)
     goes_on = finite if until_grad_norm is None else finite & (grad_norm >= until_grad_norm)
     ended = {}
     for row in (~goes_on).nonzero().flatten().tolist():

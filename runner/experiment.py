@@ -58,7 +58,9 @@ class Experiment:
     def outputs(self, batch: Batch, rows: Rows = None) -> Tensor:
         """(N, outputs), or (R, N, outputs), in training's arithmetic; in fp32 or more whatever that is, since the loss
         follows."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+        if not self.mixed:
+            return self.networks.outputs(batch.inputs, rows, batch.own)
+        with torch.autocast(self.device.type, torch.bfloat16):
             return self.networks.outputs(batch.inputs, rows, batch.own).to(self.dtype)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -67,7 +69,7 @@ class Experiment:
 
     def errors(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The fraction of wrong decisions in float64, 0-d, or of each network, (R,)."""
-        return self.task.wrong(outputs, batch.labels).double().mean(-1)
+        return self.task.wrong(outputs, batch.labels).mean(-1, dtype=torch.float64)
 
     def seed_draws(self, step: int, rank: int = 0) -> None:
         """Dropout masks and whatever else the network draws at a step are a pure function of (seed, step) and of the
@@ -76,7 +78,10 @@ class Experiment:
         randomness.seed(derived(self.seed, "draws", step, *whose), self.device)
 
     def targets(self, batch: Batch) -> Tensor:
-        return self.task.targets(batch.labels, self.dtype)
+        """What the loss takes besides the outputs, in the dtype of the parameters."""
+        if (key := ("targets", self.dtype)) not in batch.memo:
+            batch.memo[key] = self.task.targets(batch.labels, self.dtype)
+        return batch.memo[key]
 
     def batch_loss(self, batch: Batch, step: int, dtype: torch.dtype, rows: Rows | int = None) -> BatchLoss:
         """L_B with the random draws that the training step `step` makes; of these rows of the stack, if it is one."""

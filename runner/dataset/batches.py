@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class Batch:
 
     `own`: each of R networks side by side sees a batch of its own, (R, B, ...) and (R, B).
     `share`: of the samples of the whole that it is a part of, a batch that several ranks see together, or all data;
-    `rank`: whose part it is.
+    `rank`: whose part it is. `memo`: what is made of it once for all steps and probes that it serves.
     """
 
     inputs: Tensor
@@ -30,6 +30,7 @@ class Batch:
     own: bool = False
     share: float = 1.0
     rank: int = 0
+    memo: dict[Any, Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __len__(self) -> int:
         return self.labels.shape[-1]
