@@ -8,18 +8,20 @@ import torch
 from omegaconf import DictConfig
 
 from runner.curvature.precision import full_precision
+from runner.updating import unmarked
 
 
 @contextmanager
 def settings(cfg: DictConfig) -> Iterator[None]:
     """The process-wide settings of a run, put back afterwards: exact fp32 products, determinism, threads."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with full_precision() if cfg.precision != "bf16" else nullcontext():
+    with unmarked(), full_precision() if cfg.precision != "bf16" else nullcontext():
         try:
             if cfg.deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic)
+            if torch.are_deterministic_algorithms_enabled() != deterministic:  # to set it imports the compiler
+                torch.use_deterministic_algorithms(deterministic)
             torch.set_num_threads(threads)

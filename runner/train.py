@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from runner import updating
 from runner.ahead import Kept, Pace, Then, Waiting, at_once
 from runner.closure import Closure, needs_closure
 from runner.dataset.batches import Batch
@@ -229,4 +230,4 @@ def update(run: Experiment, state: State) -> None:
     if needs_closure(run.optimizer):
         run.optimizer.step(Closure(run.batch_loss(state.batch, state.step, run.dtype), run.loss_fn))
     else:
-        run.optimizer.step()
+        updating.update(run.optimizer)
