@@ -9,12 +9,13 @@ import argparse
 from pathlib import Path
 
 import torch
-from benchmarks import growth, input, probes, replicas, split, startup, train
+from benchmarks import growth, input, pieces, probes, replicas, split, startup, train
 
 COMMANDS = {
     "split": split,
     "replicas": replicas,
     "train": train,
+    "pieces": pieces,
     "input": input,
     "startup": startup,
     "probes": probes,

@@ -303,3 +303,15 @@ def test_heldout_needs_enough_data(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"probe.split.on"):
         run_in(tmp_path / "run", *SMALL, "steps=1", "probe.split.on=[batch,heldout]")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a cuda device")
+def test_a_deterministic_run_repeats_bit_for_bit_on_a_cuda_device(tmp_path: Path) -> None:
+    more = [*CONV, "device=cuda", "deterministic=true", "steps=30", "optimizer=adam", ALL_PROBES]
+    folders = [run_in(tmp_path / name, *more) for name in ("a", "b")]
+    for name in ("metrics.csv", "epochs.csv"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["model"] for folder in folders)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name

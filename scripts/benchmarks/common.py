@@ -1,5 +1,6 @@
 """Clocks, and a table and a CSV for every benchmark."""
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,29 @@ def medians(calls: Mapping[str, Callable[[], object]], rounds: int, device: torc
             if turn:
                 found[name].append(seconds)
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def peak_memory(call: Callable[[], object], warm_up: Callable[[], object], device: torch.device) -> float:
+    """MiB beyond what is held before the call, on cuda in the allocator's count, on the CPU in the process's, in which
+    nothing else may have run. `warm_up`: the same on little data, after which libraries and compiled kernels are in
+    memory."""
+    if device.type == "cuda":
+        call()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    warm_up()
+    ctypes.CDLL(None).malloc_trim(0)  # else what was freed and kept is used again, and not counted
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    before_mib = _high_water()
+    call()
+    return _high_water() - before_mib
+
+
+def _high_water() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def publish(frame: pd.DataFrame, title: str, path: Path, formats: Mapping[str, str]) -> None:

@@ -8,21 +8,21 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import medians, publish
-from benchmarks.split import Problem, high_water, methods
+from benchmarks.common import medians, peak_memory, publish
+from benchmarks.split import Problem, methods
 from runner.arch.resnet import CifarResNet
 from runner.scaling import step_seconds
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000")
 METHODS = ("training step", "fd", "hvp", "split")
 
 
@@ -101,29 +101,22 @@ def plot(frame: pd.DataFrame, options: argparse.Namespace) -> None:
     panels = [(of, over) for over in ("width", "batch") for of in ("seconds", "MiB")]
     for axis, (of, over) in zip(axes, panels, strict=True):
         fixed, value = ("batch", options.batch) if over == "width" else ("width", options.width)
-        for method, rows in frame[frame[fixed] == value].groupby("method"):
+        for (method, rows), colour in zip(frame[frame[fixed] == value].groupby("method"), COLOURS, strict=True):
             rows = rows.sort_values(over)
-            axis.loglog(rows[over], rows[of], "o-", label=method, ms=4)
-        axis.set_xlabel(over)
+            axis.loglog(rows[over], rows[of], "o-", label=method, ms=4, color=colour)
+        sizes = sorted(frame[frame[fixed] == value][over].unique())
+        axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axis.minorticks_off()
+        axis.set_xlabel({"width": f"width, batches of {options.batch}", "batch": f"batch size, width {value:g}"}[over])
         axis.set_title({"seconds": "seconds", "MiB": "memory, MiB"}[of])
+        axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.savefig(options.out / "growth.png", dpi=150)
 
 
 def peak(width: float, batch: int, method: str, options: argparse.Namespace) -> float:
-    made = problem(width, batch, options)
-    call = methods(made)[method]
-    if options.device.type == "cuda":
-        call()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    methods(problem(width, 4, options))[method]()  # libraries are in memory from here on
-    Path("/proc/self/clear_refs").write_text("5")
-    before_mib = high_water()
-    call()
-    return high_water() - before_mib
+    made, few = problem(width, batch, options), problem(width, 4, options)
+    return peak_memory(methods(made)[method], methods(few)[method], options.device)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

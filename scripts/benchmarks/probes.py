@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks.common import publish
 from benchmarks.loops import SETTINGS, experiment, interleaved, loop
 
-DEFAULT = ("fd", "hvp", "split", "products", "gradients")
+DEFAULT = ("fd", "hvp", "split")
 CADENCES = (1, 10, 100)
 
 

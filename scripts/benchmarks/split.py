@@ -7,12 +7,10 @@ relative to |gGg| + |gHrg|, against fp64 by double backward. Methods that are no
 """
 
 import argparse
-import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -21,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.common import medians
+from benchmarks.common import medians, peak_memory
 from runner.arch.mlp import MLP
 from runner.arch.resnet import BottleneckResNet, CifarResNet
 from runner.curvature import exact, forward
@@ -156,26 +154,13 @@ def reference(problem: Problem) -> tuple[float, float]:
 def peak(network: str, method: str, device: torch.device) -> float:
     """MiB beyond what is held before the call."""
     problem = build(network, device)
-    call = methods(problem)[method]
-    if device.type == "cuda":
-        call()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
     few = Problem(problem.model, problem.loss_fn, problem.inputs[:4], problem.targets[:4])
-    methods(few)[method]()  # libraries and compiled kernels are in memory from here on
-    problem.model.zero_grad(set_to_none=True)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    before = high_water()
-    call()
-    return high_water() - before
 
+    def warm_up() -> None:
+        methods(few)[method]()
+        problem.model.zero_grad(set_to_none=True)
 
-def high_water() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return peak_memory(methods(problem)[method], warm_up, device)
 
 
 def peaks(network: str, names: list[str], options: argparse.Namespace) -> dict[str, float]:
