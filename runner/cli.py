@@ -113,7 +113,7 @@ class CheckSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        from runner.build import check_config
+        from runner.knobs import check_config
 
         loader = GlobalHydra.instance().config_loader()
         parser = OverridesParser.create(config_loader=loader)

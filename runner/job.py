@@ -7,12 +7,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from runner import checkpoint
-from runner.build import check_config
 from runner.crew import crew
 from runner.display import Display, Reporter
 from runner.ending import Ended
 from runner.errors import BadInput
 from runner.folder import RunFolder
+from runner.knobs import check_config
 from runner.records import Mark, check_length, verified, write_json
 from runner.signals import StopSignals
 from runner.work import Work, one_process

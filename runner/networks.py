@@ -61,7 +61,8 @@ class Networks:
         that it makes without, which probes repeat. Evaluation and probes are not compiled."""
         options: dict[str, Any] = {"fallback_random": True}
         if next(self.model.parameters()).device.type == "cpu":
-            options["layout_optimization"] = False  # else torch 2.15's backward of strided convolutions corrupts memory
+            # which chooses channels_last, in which torch 2.15's backward of strided 1x1 convolutions corrupts memory
+            options["layout_optimization"] = False
         self._trains = cast(nn.Module, torch.compile(self.model, dynamic=False, options=options))
 
     @property

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from runner import checkpoint, config  # noqa: F401  (config: the resolvers)
-from runner.build import device_of
 from runner.folder import RunFolder
+from runner.knobs import device_of
 from runner.ranks import RankLost, Ranks
 from runner.records import Cell, Cells
 from runner.signals import STOPPING

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from omegaconf import DictConfig
 
-from runner.build import build, device_of
+from runner.build import build
 from runner.curvature import randomness
 from runner.ending import Ended
 from runner.experiment import Experiment
 from runner.folder import RunFolder
+from runner.knobs import device_of
 from runner.progress import Progress
 from runner.provenance import meta
 from runner.ranks import ALONE, Ranks

@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 import runner
-from runner.build import check_config
 from runner.config import CONF_DIR
 from runner.errors import BadInput
+from runner.knobs import check_config
 from runner.report.statistics import Outcome
 from runner.report.study import study
 

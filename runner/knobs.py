@@ -1,0 +1,88 @@
+"""What can be refused by looking at the config alone, without data or network."""
+
+import torch
+from omegaconf import DictConfig
+
+from runner.errors import BadInput
+from runner.logger import check_loggers
+from runner.targets import check, make
+
+NETWORK_GIVEN = ("input_shape", "outputs", "width")  # what the builder of a network supplies
+
+
+def check_knobs(cfg: DictConfig) -> None:
+    """Refuse impossible values of the flat knobs."""
+    if not cfg.width > 0:
+        raise BadInput(f"width should be a number > 0 (it multiplies arch.base_width), found {cfg.width}")
+    for key, least in (
+        ("epochs", 0),
+        ("steps", 0),
+        ("replicas", 1),
+        ("devices", 1),
+        ("batch_size", 1),
+        ("log_every", 1),
+        ("eval_every", 1),
+    ):
+        if cfg[key] is not None and cfg[key] < least:
+            raise BadInput(f"{key} should be at least {least}, found {cfg[key]}")
+    for key in ("clip_norm", "checkpoint_minutes"):
+        if cfg[key] is not None and not cfg[key] > 0:
+            raise BadInput(f"{key} should be a number > 0, found {cfg[key]}")
+    if cfg.until.grad_norm is not None and not cfg.until.grad_norm > 0:
+        raise BadInput(f"until.grad_norm should be null or a number > 0, found {cfg.until.grad_norm}")
+    if cfg.devices > 1 and cfg.replicas > 1:
+        raise BadInput(
+            f"devices should be 1 with replicas={cfg.replicas}, found {cfg.devices}; a sweep over seeds uses them all"
+        )
+    if cfg.compile and cfg.replicas > 1:
+        raise BadInput(f"compile should be false with replicas={cfg.replicas}, which train side by side; found true")
+    if not 0 <= cfg.seed <= 2**63 - cfg.replicas:
+        raise BadInput(f"seed should be an integer from 0 to 2^63 - replicas, found {cfg.seed}")
+    if cfg.precision not in ("fp32", "fp64", "bf16"):
+        raise BadInput(f"precision should be fp32, fp64 or bf16, found {cfg.precision}")
+    if cfg.scale not in ("small", "paper"):
+        raise BadInput(f"scale should be small or paper, the two forms of an experiment, found {cfg.scale}")
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Refuse what can be told from the config alone, without data or network: knobs, device, keys, types, values."""
+    check_knobs(cfg)
+    check_loggers(cfg.logger)
+    check_devices(cfg)
+    check(cfg.dataset, "dataset")
+    check(cfg.arch, "arch", given=NETWORK_GIVEN)
+    check(cfg.optimizer, "optimizer", given=("params",))
+    for group in ("init", "loss", "schedule"):
+        make(cfg[group], group)
+    for name, node in cfg.probe.items():
+        make(node, f"probe.{name}")
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Refuse a device that is not there, or fewer than there should be."""
+    device = device_of(cfg.device, cfg.precision)
+    if cfg.devices == 1 or device.type == "cpu":
+        return
+    if device.index is not None:
+        raise BadInput(f"device should be auto, cpu or cuda with devices={cfg.devices}, found {cfg.device}")
+    if (found := torch.cuda.device_count()) < cfg.devices:
+        raise BadInput(f"devices should be at most {found}, the cuda devices that torch sees, found {cfg.devices}")
+
+
+def device_of(name: str, precision: str = "fp32") -> torch.device:
+    """The device that `device=` names; `auto` is the first cuda device if there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(f"device should be auto, cpu, cuda or cuda:<n>, found {name}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"device should be auto, cpu, cuda or cuda:<n>, found {name}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"device={name} is not there: torch sees {torch.cuda.device_count()} cuda devices; use device=cpu"
+        )
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise BadInput(f"precision=bf16 is not supported by {torch.cuda.get_device_name(device)}; use precision=fp32")
+    return device
