@@ -20,6 +20,7 @@ from runner.experiment import Experiment
 from runner.init import Data
 from runner.knobs import check_config, device_of
 from runner.networks import Networks, elementwise
+from runner.probe.base import Probe
 from runner.ranks import ALONE, Ranks
 from runner.seeds import derived
 from runner.targets import make, maker
@@ -34,7 +35,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
     check_config(cfg)
     device = ranks.device(device_of(cfg.device, cfg.precision))
     dtype = torch.float64 if cfg.precision == "fp64" else torch.float32
-    probes = {str(name): make(node, f"probe.{name}") for name, node in cfg.probe.items()}
+    probes: dict[str, Probe] = {str(name): make(node, f"probe.{name}") for name, node in cfg.probe.items()}
     schedule = make(cfg.schedule, "schedule")
     loss_fn = make(cfg.loss, "loss").to(device, dtype)
     dataset = make(cfg.dataset, "dataset")
@@ -43,25 +44,14 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
         dataset, batch_size=cfg.batch_size, seed=cfg.seed, device=device, dtype=dtype, replicas=cfg.replicas
     )
     batches = undivided.part(ranks.rank, ranks.count)
-    for name, probe in probes.items():
-        if "heldout" in probe.on:
-            batches.require_heldout(name)
-        if "sample" in probe.on:
-            batches.require_sample(name, probe.samples)
+    check_places(probes, batches)
     networks = make_networks(cfg, dataset, task.outputs, partial(training_data, undivided, task), device, dtype)
     if cfg.sync_batch_norm and ranks.count > 1:
         synchronise(networks.model)
     if cfg.compile:
         check_compiler(device)
         networks.compile()
-    trained = [p for p in networks.model.parameters() if p.requires_grad]
-    optimizer = make(cfg.optimizer, "optimizer", params=trained, **in_one_kernel(cfg.optimizer))
-    check_optimizer(optimizer)
-    if networks.stacked and not elementwise(optimizer):
-        raise BadInput(
-            f"replicas={cfg.replicas} needs an elementwise optimizer (sgd, momentum, adam, …), found "
-            f"{type(optimizer).__name__}; use a sweep over seeds"
-        )
+    optimizer = make_optimizer(cfg, networks)
     experiment = Experiment(
         networks=networks,
         loss_fn=loss_fn,
@@ -138,10 +128,27 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """A finite rate."""
+def make_optimizer(cfg: DictConfig, networks: Networks) -> torch.optim.Optimizer:
+    """Of all parameters that train: with a finite rate, and fit for networks side by side if they are."""
+    trained = [p for p in networks.model.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = make(cfg.optimizer, "optimizer", params=trained, **in_one_kernel(cfg.optimizer))
     if not all(math.isfinite(group["lr"]) for group in optimizer.param_groups):
         raise BadInput(f"optimizer.lr should be a finite number, found {[g['lr'] for g in optimizer.param_groups]}")
+    if networks.stacked and not elementwise(optimizer):
+        raise BadInput(
+            f"replicas={cfg.replicas} needs an elementwise optimizer (sgd, momentum, adam, …), found "
+            f"{type(optimizer).__name__}; use a sweep over seeds"
+        )
+    return optimizer
+
+
+def check_places(probes: dict[str, Probe], batches: Batches) -> None:
+    """Are there the data, besides the training batch, that the probes look at?"""
+    for name, probe in probes.items():
+        if "heldout" in probe.on:
+            batches.require_heldout(name)
+        if "sample" in probe.on:
+            batches.require_sample(name, probe.samples)
 
 
 def check_fit(run: Experiment, labels: Tensor) -> None:

@@ -1,6 +1,7 @@
 """All that the loop and the probes need of a run, and no config."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -58,9 +59,7 @@ class Experiment:
     def outputs(self, batch: Batch, rows: Rows = None) -> Tensor:
         """(N, outputs), or (R, N, outputs), in training's arithmetic; in fp32 or more whatever that is, since the loss
         follows."""
-        if not self.mixed:
-            return self.networks.outputs(batch.inputs, rows, batch.own)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext():
             return self.networks.outputs(batch.inputs, rows, batch.own).to(self.dtype)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -1,7 +1,6 @@
 """Steps that are taken before the host looks at them give the same files as steps that are taken one by one."""
 
 import math
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,21 +92,13 @@ def test_a_network_that_diverges_on_the_way_ends_where_it_does_step_by_step(
     assert taken
 
 
-def test_a_stopped_run_continues_to_the_same_bytes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_stopped_run_continues_to_the_same_bytes(
+    tmp_path: Path, stopped_at: Callable[..., Any], request: pytest.FixtureRequest
+) -> None:
     plain = run_in(tmp_path / "plain", *MLP)
     taken: list[range] = request.getfixturevalue("blocks")
-    original, steps = train.update, []
-
-    def update(*arguments: Any) -> None:
-        steps.append(1)
-        if len(steps) == 11:
-            signal.raise_signal(signal.SIGTERM)
-        original(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "update", update)
-        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-            run_in(tmp_path / "ahead", *MLP)
+    with stopped_at(10):
+        run_in(tmp_path / "ahead", *MLP)
     assert any(10 in block[:-1] for block in taken), "the signal came within a block"
     assert_same(plain, run_in(tmp_path / "ahead", *MLP))
 

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 import runner
-from runner import reload, train
+from runner import reload
 from runner.errors import BadInput
 from runner.schedule_curvature import Curvature
 
@@ -148,22 +150,12 @@ def test_probes_and_schedule_do_not_see_each_other(tmp_path: Path, setting: list
 @pytest.mark.parametrize("name", ["curvature", "target_curvature"])
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_stopped_run_continues_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int
+    tmp_path: Path, stopped_at: Callable[..., Any], name: str, at: int
 ) -> None:
     more = [*CONV, f"schedule={name}", "schedule.every=2", "steps=12", "probe=[fd,split]"]
     whole = run_in(tmp_path / "whole", *more)
-    original, steps = train.update, []
-
-    def update(*arguments: object) -> None:
-        if len(steps) == at:
-            signal.raise_signal(signal.SIGTERM)
-        steps.append(1)
-        original(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train, "update", update)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+    with stopped_at(at):
         run_in(tmp_path / "cut", *more)
-    monkeypatch.undo()
     run_in(tmp_path / "cut", *more)
     assert (whole / "metrics.csv").read_bytes() == (tmp_path / "cut" / "metrics.csv").read_bytes()
 

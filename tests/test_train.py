@@ -1,8 +1,9 @@
 """The loop as a library user runs it: rows, stopping, continuing, and that measuring changes nothing."""
 
 import json
-import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -110,24 +111,13 @@ def test_two_runs_give_the_same_bytes_and_leave_the_global_generator(tmp_path: P
 @pytest.mark.parametrize("setting", [SMALL, CONV], ids=["mlp", "conv"])
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_stopped_run_continues_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: list[str], at: int
+    tmp_path: Path, stopped_at: Callable[..., Any], setting: list[str], at: int
 ) -> None:
     more = ["steps=8", "optimizer=adam", ALL_PROBES]
     whole = run_in(tmp_path / "whole", *setting, *more)
-    original = train.update
-    steps = []
-
-    def update(*arguments: object) -> None:
-        if len(steps) == at:
-            signal.raise_signal(signal.SIGTERM)
-        steps.append(1)
-        original(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train, "update", update)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+    with stopped_at(at):
         run_in(tmp_path / "cut", *setting, *more)
     assert status(tmp_path / "cut") == {"status": "interrupted", "reason": "SIGTERM", "step": at + 1}
-    monkeypatch.undo()
     with (tmp_path / "cut" / "metrics.csv").open("a") as file:
         file.write("9,9,9,9")  # what a later death would have left
     run_in(tmp_path / "cut", *setting, *more)

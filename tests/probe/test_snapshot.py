@@ -1,6 +1,6 @@
 """What the snapshot probe keeps: the network, bit for bit, and how far it has come."""
 
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import runner
-from runner import train
 from runner.arch.mlp import MLP
 from runner.curvature.batch_loss import BatchLoss
 from runner.errors import BadInput
@@ -70,21 +69,11 @@ def test_norm_and_distance_are_those_of_the_files(tmp_path: Path) -> None:
     model.load_state_dict(kept(folder, 0))
 
 
-def test_the_start_outlives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_outlives_a_stop(tmp_path: Path, stopped_at: Callable[..., Any]) -> None:
     more = [*SMALL, "steps=6", "probe.snapshot.every=1"]
     whole = run_in(tmp_path / "whole", *more)
-    original, steps = train.update, []
-
-    def update(*given: Any) -> None:
-        steps.append(1)
-        if len(steps) == 3:
-            signal.raise_signal(signal.SIGTERM)
-        original(*given)
-
-    monkeypatch.setattr(train, "update", update)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+    with stopped_at(2):
         run_in(tmp_path / "cut", *more)
-    monkeypatch.undo()
     run_in(tmp_path / "cut", *more)
     assert (whole / "metrics.csv").read_bytes() == (tmp_path / "cut" / "metrics.csv").read_bytes()
     for step in range(7):

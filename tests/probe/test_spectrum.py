@@ -1,7 +1,8 @@
 """The spectrum probe against dense eigenvalues, along training, cut off and resumed."""
 
-import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dense_oracle as dense
 import pandas as pd
@@ -9,7 +10,6 @@ import pytest
 import torch
 
 import runner
-from runner import train
 from runner.errors import BadInput
 
 RUN = ["probe=spectrum", "probe.spectrum.tol=1e-8", "steps=3", "log_every=1"]
@@ -79,23 +79,12 @@ def test_a_warm_start_gives_the_same_values_for_fewer_products(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_stopped_run_continues_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def test_a_stopped_run_continues_to_the_same_bytes(tmp_path: Path, stopped_at: Callable[..., Any], at: int) -> None:
     """So the starts live in the checkpoint, for each place its own."""
     more = ["batch_size=4", "probe.spectrum.on=[batch,heldout]", "probe.spectrum.tol=1e-2", "steps=5"]
     whole = dense.run_in(tmp_path / "whole", *RUN, *more)
-    original = train.update
-    steps: list[int] = []
-
-    def update(*arguments: object) -> None:
-        if len(steps) == at:
-            signal.raise_signal(signal.SIGTERM)
-        steps.append(1)
-        original(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train, "update", update)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+    with stopped_at(at):
         dense.run_in(tmp_path / "cut", *RUN, *more)
-    monkeypatch.undo()
     starts = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["probes"]["spectrum"]["starts"]
     assert set(starts) == {"batch/0", "heldout/0"}
     dense.run_in(tmp_path / "cut", *RUN, *more)
