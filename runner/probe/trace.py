@@ -1,4 +1,4 @@
-"""The traces of H, G and H_r."""
+"""The traces and Frobenius norms of H, G and H_r."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from runner.curvature.trace import LEAST_PRODUCTS, hutch_plus_plus
 from runner.errors import BadInput
 from runner.probe.base import Point, Probe
 
+SUFFIXES = ("", "_se", "_frobenius", "_frobenius_se")  # as Estimates has them
+
 
 @dataclass(kw_only=True)
 class Trace(Probe):
-    """tr M by Hutch++ and its standard error, for each matrix two columns: H, H_se, …
+    """tr M and |M|_F by Hutch++ and their standard errors, for each matrix four columns: H, H_se, H_frobenius,
+    H_frobenius_se, …
 
     matrix: one of H, G, H_r, or a list of them.
     products: with each matrix, a third of them for each part of the method; where the network has no more weights than
-    that, the trace is exact and its error 0.
+    that, both are exact and their errors 0.
     """
 
     matrix: Matrix | Sequence[Matrix] = MATRICES
@@ -34,12 +37,12 @@ class Trace(Probe):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(f"{matrix}{suffix}" for matrix in self.matrices for suffix in ("", "_se"))
+        return tuple(f"{matrix}{suffix}" for matrix in self.matrices for suffix in SUFFIXES)
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         cells: dict[str, Tensor | None] = {}
         for matrix in self.matrices:
             operator, generator = point.operator(matrix), torch.Generator().manual_seed(point.seed)
-            estimate = hutch_plus_plus(operator, operator.n, self.products, operator.dtype, operator.device, generator)
-            cells[matrix], cells[f"{matrix}_se"] = estimate
+            found = hutch_plus_plus(operator, operator.n, self.products, operator.dtype, operator.device, generator)
+            cells |= {f"{matrix}{suffix}": number for suffix, number in zip(SUFFIXES, found, strict=True)}
         return cells
