@@ -7,13 +7,14 @@ from runner.errors import BadInput
 from runner.report.statistics import Interval, mean
 from runner.report.study import Runs
 
-SIZES = {"gradient": "grad_norm", "curvature": "curvature"}
-FORMULAS = {"gradient": "$|g|$", "curvature": "$\\max|\\lambda(H)|$"}
+FORMULAS = {"gradient": "$|g|$", "curvature": "$\\max|\\lambda(H)|$", "norm": "$|H|_F$"}
+SIZES = tuple(FORMULAS)
+POWERS = {"gradient": 0.5, "curvature": 1.0, "norm": 1.0}  # of the depth, by which many equal layers make a size grow
 
 
 def starts(runs: Runs, *config: str) -> pd.DataFrame:
-    """Step 0 of every replica: `gradient` = |g| and `curvature` = the largest |eigenvalue| of H, with `depth` and
-    `units`. `dead`: no gradient at all, as no signal comes through."""
+    """Step 0 of every replica: `gradient` = |g| and `curvature` = the largest |eigenvalue| of H, and where it was
+    measured `norm` = |H|_F, with `depth` and `units`. `dead`: no gradient at all, as no signal comes through."""
     rows = runs.table("metrics", "arch.depth", "arch.base_width", *config)
     rows = rows[rows["step"] == 0]
     if rows.empty:
@@ -25,6 +26,7 @@ def starts(runs: Runs, *config: str) -> pd.DataFrame:
         network=rows["seed"] + rows["replica"],
         gradient=rows["grad_norm"],
         curvature=ends,
+        norm=rows.get("trace_H_frobenius"),
         dead=rows["grad_norm"] == 0,
     )
 
@@ -36,8 +38,8 @@ def living(rows: pd.DataFrame) -> pd.DataFrame:
 
 def rates(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
     """For each network's seed the least-squares slope of ln size over depth, from at least three depths at which it is
-    alive. `per_layer`: of the root mean square over layers of the gradient, and of curvature / depth, so that many
-    layers do not look like growth."""
+    alive. `per_layer`: of the root mean square over layers of the gradient, and of curvature and norm over the
+    depth, so that many layers do not look like growth."""
     found = {}
     for network, one in living(rows).groupby("network"):
         if one["depth"].nunique() >= min(3, rows["depth"].nunique()):
@@ -47,7 +49,7 @@ def rates(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
 
 def logarithms(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
     """ln size; `per_layer` as in `rates`."""
-    power = {"gradient": 0.5, "curvature": 1.0}[size] if per_layer else 0.0
+    power = POWERS[size] if per_layer else 0.0
     return pd.Series(np.log(rows[size]) - power * np.log(rows["depth"]), rows.index)
 
 
@@ -57,6 +59,11 @@ def change(rows: pd.DataFrame, size: str, shallow: int, deep: int) -> Interval:
     if shallow not in table or deep not in table:
         raise BadInput(f"the runs should have living networks at depths {shallow} and {deep}, found none")
     return mean(np.log(table[deep] / table[shallow]))
+
+
+def each(found: dict[str, Interval]) -> str:
+    """In words: the finding for each size."""
+    return ", ".join(f"{one} for the {size}" for size, one in found.items())
 
 
 def cells(rows: pd.DataFrame, *by: str) -> pd.DataFrame:

@@ -24,10 +24,11 @@ def outcomes(folder: Path, experiment: str, jobs: list[Job]) -> dict[str, Outcom
 
 
 def at_start(logs: np.ndarray) -> pd.DataFrame:
-    """metrics.csv of replicas whose gradients have these logs, and whose curvature has twice them."""
+    """metrics.csv of replicas whose gradients have these logs, and whose curvature and norm have twice them."""
     size = np.exp(logs)
     table = {"step": 0, "replica": range(len(logs)), "train_loss": 0.25, "grad_norm": size}
-    return pd.DataFrame({**table, "spectrum_largest": size**2 / 2, "spectrum_smallest": -(size**2)})
+    ends = {"spectrum_largest": size**2 / 2, "spectrum_smallest": -(size**2)}
+    return pd.DataFrame({**table, **ends, "trace_H_frobenius": 2 * size**2})
 
 
 def grid(rate: Rate, noise: float = 0.3) -> list[Job]:

@@ -19,7 +19,7 @@ from runner.report.statistics import (
 )
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
-from runner.report.vanishing import FORMULAS, SIZES, cells, living, logarithms, rates, starts
+from runner.report.vanishing import FORMULAS, POWERS, SIZES, cells, each, living, logarithms, rates, starts
 
 SHARE = 0.2  # of the narrowest networks' rate: what is left along depth / width = constant
 COLLAPSED = 0.5  # of the spread over widths at equal depth
@@ -41,10 +41,7 @@ def vanishes(runs: Runs) -> Finding:
         found = {size: mean(rates(narrow, size)) for size in SIZES}
         outcomes += [below(one) for one in found.values()]
         dead = narrow[narrow["depth"] == narrow["depth"].max()]["dead"].mean()
-        said.append(
-            f"{name}, {rows['units'].min()} units: {found['gradient']} for the gradient, {found['curvature']} for the "
-            f"curvature ({dead:.0%} of the deepest dead)"
-        )
+        said.append(f"{name}, {rows['units'].min()} units: {each(found)} ({dead:.0%} of the deepest dead)")
     return Finding(all_of(outcomes), f"Change of the mean log per layer: {'; '.join(said)}.")
 
 
@@ -52,10 +49,9 @@ def collapses(runs: Runs) -> Finding:
     """Whether it is depth / width that sizes go with under He, and not the depth."""
     rows = laws(runs)["He"]
     found = {size: spread_ratio(rows, size) for size in SIZES}
-    said = ", ".join(f"{one} for the {size}" for size, one in found.items())
     return Finding(
         all_of(below(one, COLLAPSED) for one in found.values()),
-        f"Spread of the mean log over widths at equal depth / width, over that at equal depth, He: {said}.",
+        f"Spread of the mean log over widths at equal depth / width, over that at equal depth, He: {each(found)}.",
     )
 
 
@@ -131,9 +127,9 @@ def excess(values: pd.Series, draws: int = 2000) -> Interval:
 def maps(runs: Runs) -> Figure:
     """Medians over depth and width."""
     found = laws(runs)
-    figure, axes = panels(len(found) * 2, columns=2, width=4.4, height=3.3)
+    figure, axes = panels(len(found) * len(SIZES), columns=len(SIZES), width=3.6, height=3.0)
     for row, (name, rows) in enumerate(found.items()):
-        for axis, size in zip(axes[2 * row :], SIZES, strict=False):
+        for axis, size in zip(axes[len(SIZES) * row :], SIZES, strict=False):
             map_of(axis, rows, "units", "depth", size, f"{name}: median {FORMULAS[size]}")
             axis.set_xlabel("width (units)")
             axis.set_ylabel("depth (weight layers)")
@@ -145,12 +141,12 @@ def maps(runs: Runs) -> Figure:
 def collapse(runs: Runs) -> Figure:
     """Typical sizes against depth / width: one curve if that is all that counts."""
     found = laws(runs)
-    figure, axes = panels(len(found) * 2, columns=2, width=4.2, height=3.2, sharex=True)
+    figure, axes = panels(len(found) * len(SIZES), columns=len(SIZES), width=3.6, height=3.0, sharex=True)
     for row, (name, rows) in enumerate(found.items()):
         table = cells(rows, "units", "depth")
-        for axis, size in zip(axes[2 * row :], SIZES, strict=False):
+        for axis, size in zip(axes[len(SIZES) * row :], SIZES, strict=False):
             for (units, one), colour in zip(table.groupby("units"), ordered(table["units"].nunique()), strict=True):
-                scaled = one[f"{size}_typical"] / one["depth"] ** (0.5 if size == "gradient" else 1.0)
+                scaled = one[f"{size}_typical"] / one["depth"] ** POWERS[size]
                 axis.plot(one["depth"] / units, scaled, "o-", color=colour, label=f"{units} units")
             axis.set_yscale("log")
             axis.set_xscale("log", base=2)
@@ -165,7 +161,7 @@ def spread(runs: Runs) -> Figure:
     """The narrowest He networks: each one, their median, and their mean, which is another thing."""
     rows = laws(runs)["He"]
     rows = rows[rows["units"] == rows["units"].min()]
-    figure, axes = panels(3, width=3.9, height=3.3)
+    figure, axes = panels(len(SIZES) + 1, columns=2, width=4.4, height=3.2)
     table = cells(rows, "depth")
     for axis, size in zip(axes, SIZES, strict=False):
         alive = living(rows)
@@ -178,7 +174,7 @@ def spread(runs: Runs) -> Figure:
         axis.plot(shown["depth"], shown[f"{size}_median"], "D-", color=PALETTE[2], label="median, dead ones too")
         axis.set_yscale("log")
         axis.set_title(f"He, {rows['units'].iloc[0]} units: {FORMULAS[size]}")
-    _deaths(axes[2], runs)
+    _deaths(axes[-1], runs)
     for axis in axes:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -213,13 +209,14 @@ STUDY = Study(
     setting="Fully connected ReLU networks without biases at their start, He and Xavier, on one point of the unit "
     "sphere (as many dimensions as units; more points would add up the better the deeper the network, which hides the "
     "law) with a label of size one, squared loss, float64. Curvature is the largest |eigenvalue| of "
-    "the Hessian. A network is dead where its gradient is exactly zero; rates are over the living ones.",
+    "the Hessian, norm its Frobenius norm (Hutch++). A network is dead where its gradient is exactly zero; rates "
+    "are over the living ones.",
     claims=(
         Claim(
             "vanishes with depth",
-            "In narrow networks the typical gradient and curvature vanish exponentially with depth, also under He.",
-            "The slope of ln |g| and of ln max|eigenvalue| over depth (both per layer), fitted for each seed over the "
-            "depths at which it is alive, has a mean below zero at the least width, for both laws.",
+            "In narrow networks the typical gradient and Hessian vanish exponentially with depth, also under He.",
+            "The slope of ln |g|, ln max|eigenvalue| and ln |H|_F over depth (all per layer), fitted for each seed "
+            "over the depths at which it is alive, has a mean below zero at the least width, for both laws.",
             vanishes,
         ),
         Claim(
@@ -227,15 +224,15 @@ STUDY = Study(
             "Under He it is depth / width that counts: networks of equal depth / width are alike, those of equal "
             "depth are not.",
             "Range over widths of the mean log (living networks, per layer) at equal depth / width, averaged, "
-            f"over the same at equal depth: its bootstrap interval lies below {COLLAPSED:g}, for the gradient and the "
-            "curvature. It does not hold where one lies above.",
+            f"over the same at equal depth: its bootstrap interval lies below {COLLAPSED:g}, for gradient, curvature "
+            "and norm. It does not hold where one lies above.",
             collapses,
         ),
         Claim(
             "width cures, He",
             "Nothing vanishes exponentially if the width grows like the depth: He.",
             f"Along depth / width = constant the mean slope per layer lies above {SHARE:g} of that at the least width "
-            "for the gradient and the curvature. It does not hold where it lies below; it stays open where the "
+            "for gradient, curvature and norm. It does not hold where one lies below; it stays open where the "
             "least width does not vanish.",
             cured("He"),
         ),
@@ -255,7 +252,7 @@ STUDY = Study(
     ),
     plots=(
         Plot("maps", "Medians over all starts, dead ones included.", maps),
-        Plot("collapse", "exp(mean log) over living networks; the gradient over sqrt(depth), curvature over depth.",
+        Plot("collapse", "exp(mean log) over living networks; gradient / sqrt(depth), curvature / depth and norm / depth.",
              collapse),
         Plot("spread", "Each grey point is a start; dead networks are not on the logarithmic axes.", spread),
     ),

@@ -10,7 +10,7 @@ from runner.report.drawing import legend
 from runner.report.statistics import Interval, Outcome, above, all_of, below, within
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
-from runner.report.vanishing import FORMULAS, SIZES, cells, change, starts
+from runner.report.vanishing import FORMULAS, SIZES, cells, change, each, starts
 
 FACTOR = 2.0
 KINDS = {
@@ -45,19 +45,18 @@ def _changes(runs: Runs, kind: str, rule: Callable[[Interval], Outcome]) -> Find
     rows = kinds(runs)[kind]
     shallow, middle, deep = rows["depth"].min(), rows["depth"].max() // 2, rows["depth"].max()
     found = {size: change(rows, size, middle, deep) for size in SIZES}
-    said = ", ".join(f"{one} for the {size}" for size, one in found.items())
     whole = ", ".join(f"{change(rows, size, shallow, deep)}" for size in SIZES)
     dead = rows[rows["depth"] == deep]["dead"].mean()
     return Finding(
         all_of(rule(one) for one in found.values()),
-        f"ln of the change from depth {middle} to {deep}, mean over {rows['network'].nunique()} starts: {said} (from "
-        f"depth {shallow}: {whole}; {dead:.0%} of the deepest dead).",
+        f"ln of the change from depth {middle} to {deep}, mean over {rows['network'].nunique()} starts: {each(found)} "
+        f"(from depth {shallow}: {whole}; {dead:.0%} of the deepest dead).",
     )
 
 
 def over_depth(runs: Runs) -> Figure:
     """Typical gradient and curvature of each kind, with the half of the starts that lies around it."""
-    figure, axes = panels(2, width=4.6, height=3.6)
+    figure, axes = panels(len(SIZES), width=3.9, height=3.4)
     for (name, rows), colour, marker in zip(kinds(runs).items(), PALETTE, "osD^", strict=False):
         table = cells(rows, "depth")
         for axis, size in zip(axes, SIZES, strict=True):
@@ -113,9 +112,9 @@ STUDY = Study(
     claims=(
         Claim(
             "plain vanishes",
-            "Gradient and curvature of plain networks vanish with depth.",
-            f"At the last doubling of the depth |g| and max|eigenvalue| fall by more than a factor of {FACTOR:g} (mean "
-            "log over starts, living networks). It does not hold where one surely falls by less.",
+            "Gradient and Hessian of plain networks vanish with depth.",
+            f"At the last doubling of the depth |g|, max|eigenvalue| and |H|_F fall by more than a factor of {FACTOR:g} "
+            "(mean log over starts, living networks). It does not hold where one surely falls by less.",
             vanishes,
         ),
         Claim(
@@ -127,7 +126,7 @@ STUDY = Study(
         ),
         Claim(
             "batch norm explodes",
-            "With batch norm the gradient explodes with depth, and the curvature with it.",
+            "With batch norm the gradient explodes with depth, and the Hessian with it.",
             f"At the last doubling of the depth they grow by more than a factor of {FACTOR:g}.",
             explodes,
         ),
