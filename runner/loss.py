@@ -9,6 +9,7 @@ twice differentiable in every mode of autograd and torch.func, where some of PyT
 import math
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,9 +25,7 @@ class MSE(nn.Module):
 
     def __init__(self, factor: float = 0.5) -> None:
         super().__init__()
-        if not 0 < factor < math.inf:
-            raise BadInput(f"loss.factor should be a number > 0, found {factor}.")
-        self.factor = factor
+        self.factor = _checked_factor(factor)
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Outputs (N, C), targets (N, C) to the mean loss ()."""
@@ -35,6 +34,36 @@ class MSE(nn.Module):
     def residuals(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """r (N C,) with the mean loss L = 1/2 |r|^2, for optimizers that are made for sums of squares."""
         return math.sqrt(2 * self.factor / len(outputs)) * _residual(outputs, targets).flatten()
+
+
+class Brier(nn.Module):
+    """factor |softmax(f) - q|^2, summed over classes, mean over samples, where q is 1 - label_smoothing at the label
+    plus label_smoothing / C at every class: Brier's score (1950) of the probabilities softmax(f), with the factor 1/2
+    unless said otherwise.
+
+    Not convex in f, so that the Gauss-Newton part G, that of the outputs f, may have negative eigenvalues; where
+    softmax(f) = q it has none. Only smoothed labels are reached by finite outputs.
+    """
+
+    encoding: ClassVar[Encoding] = "index"
+
+    def __init__(self, factor: float = 0.5, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.factor = _checked_factor(factor)
+        self.label_smoothing = _checked_smoothing(label_smoothing)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Outputs (N, C), targets (N,) to the mean loss ()."""
+        return self.factor * self._errors(outputs, targets).square().sum(1).mean()
+
+    def residuals(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """r (N C,) with the mean loss L = 1/2 |r|^2, for optimizers that are made for sums of squares."""
+        return math.sqrt(2 * self.factor / len(outputs)) * self._errors(outputs, targets).flatten()
+
+    def _errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        classes = torch.arange(outputs.shape[1], device=outputs.device)
+        hot = (targets[:, None] == classes).to(outputs)  # F.one_hot looks at its values, which vmap has none of
+        return outputs.softmax(1) - (1 - self.label_smoothing) * hot - self.label_smoothing / outputs.shape[1]
 
 
 class Huber(nn.Module):
@@ -68,9 +97,7 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= label_smoothing <= 1:
-            raise BadInput(f"loss.label_smoothing should be between 0 and 1, found {label_smoothing}.")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = _checked_smoothing(label_smoothing)
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Outputs (N, C), targets (N,) to the mean loss ()."""
@@ -95,6 +122,18 @@ class Logistic(nn.Module):
         # Equal to log(1 + e^f) - y f, without the difference of two large numbers at y = 1. Above the
         # threshold softplus is the identity: the usual one, 20, is seen in float64.
         return F.softplus((1 - 2 * targets) * outputs, threshold=40.0).mean()
+
+
+def _checked_factor(factor: float) -> float:
+    if not 0 < factor < math.inf:
+        raise BadInput(f"loss.factor should be a number > 0, found {factor}.")
+    return factor
+
+
+def _checked_smoothing(label_smoothing: float) -> float:
+    if not 0 <= label_smoothing <= 1:
+        raise BadInput(f"loss.label_smoothing should be between 0 and 1, found {label_smoothing}.")
+    return label_smoothing
 
 
 def _residual(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """Raises BadInput for a run that is not one for this optimizer; `residuals` = samples times outputs."""
         needs = f"with {type(self).__name__}"
         if not hasattr(loss_fn, "residuals"):
-            raise BadInput(f"loss should be mse, a sum of squares, {needs}, found {type(loss_fn).__name__}")
+            raise BadInput(f"loss should be mse or brier, a sum of squares, {needs}, found {type(loss_fn).__name__}")
         parameters = self.param_groups[0]["params"]
         if parameters[0].dtype != torch.float64:
             raise BadInput(f"precision should be fp64 {needs}, found parameters in {parameters[0].dtype}")

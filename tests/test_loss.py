@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runner.errors import BadInput
-from runner.loss import MSE, CrossEntropy, Huber, Logistic
+from runner.loss import MSE, Brier, CrossEntropy, Huber, Logistic
 
 
 def draw(*shape: int) -> Tensor:
@@ -30,6 +30,13 @@ CASES: dict[str, tuple[nn.Module, Tensor, Tensor, Callable[[Tensor, Tensor], Ten
         draw(6, 3),
         LABELS,
         lambda f, y: F.cross_entropy(f, y, label_smoothing=0.2),
+    ),
+    "brier": (Brier(), draw(6, 3), LABELS, lambda f, y: F.mse_loss(f.softmax(1), F.one_hot(y).to(f)) * 3 / 2),
+    "smoothed brier": (
+        Brier(1.0, 0.3),
+        draw(6, 3),
+        LABELS,
+        lambda f, y: F.mse_loss(f.softmax(1), 0.7 * F.one_hot(y).to(f) + 0.1) * 3,
     ),
     "logistic": (
         Logistic(),
@@ -117,6 +124,19 @@ def test_huber_has_bounded_derivatives() -> None:
     torch.testing.assert_close(curvature, (r[:, 0].abs() <= 0.7).double())
 
 
+@pytest.mark.parametrize("case", ["mse", "mse without the half", "brier", "smoothed brier"])
+def test_residuals_are_those_of_the_loss(case: str) -> None:
+    loss, outputs, targets, _ = CASES[case]
+    residuals: Tensor = loss.residuals(outputs, targets)  # type: ignore[operator]
+    assert residuals.shape == (outputs.numel(),)
+    torch.testing.assert_close(residuals.square().sum() / 2, loss(outputs, targets))
+
+
+def test_smoothed_brier_has_no_loss_where_the_probabilities_are_the_smoothed_labels() -> None:
+    q = 0.7 * F.one_hot(LABELS).double() + 0.1
+    assert Brier(label_smoothing=0.3)(q.log() + 5, LABELS).item() == pytest.approx(0, abs=1e-30)
+
+
 def test_refuses_to_broadcast() -> None:
     for loss in (MSE(), Huber(), Logistic()):
         with pytest.raises(BadInput, match=r"Targets should have the outputs' shape \(6, 1\), found \(6,\)"):
@@ -129,6 +149,10 @@ def test_refuses_options_out_of_range() -> None:
             Huber(bad)
         with pytest.raises(BadInput, match=r"loss\.factor"):
             MSE(bad)
+        with pytest.raises(BadInput, match=r"loss\.factor"):
+            Brier(bad)
     for bad in (-0.1, 1.1):
         with pytest.raises(BadInput, match=r"loss\.label_smoothing"):
             CrossEntropy(bad)
+        with pytest.raises(BadInput, match=r"loss\.label_smoothing"):
+            Brier(label_smoothing=bad)

@@ -217,7 +217,7 @@ LBFGS = [*TANH, "steps=1", "optimizer=lbfgs"]
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ([*LM, "loss=huber"], "loss should be mse, a sum of squares, with LevenbergMarquardt, found Huber"),
+        ([*LM, "loss=huber"], "loss should be mse or brier, a sum of squares, with LevenbergMarquardt, found Huber"),
         ([*LM, "precision=fp32"], "precision should be fp64 with LevenbergMarquardt, found .*float32"),
         ([*LM, "batch_size=4"], "batch_size should be null, the full batch, with LevenbergMarquardt"),
         (

@@ -17,6 +17,7 @@ from torch.func import functional_call
 import runner
 from runner.build import Experiment, build
 from runner.config import CONF_DIR
+from runner.loss import Brier
 
 BASE = ["precision=fp64", "device=cpu", "log_every=1", "probe=[fd,hvp,split,gradients]"]
 HELDOUT = [f"probe.{name}.on=[batch,heldout]" for name in ("fd", "hvp", "split", "gradients")]
@@ -25,12 +26,17 @@ CONV = [
     "dataset=random_images", "dataset.size=33", "dataset.test_size=11", "dataset.shape=[3,8,8]", "dataset.classes=4",
     "arch=resnet50", "arch.blocks=1", "arch.base_width=4", "arch.activation=softplus", "batch_size=10", *HELDOUT,
 ]  # fmt: skip
+SEQUENCES = [
+    "dataset=random_images", "dataset.size=33", "dataset.test_size=11", "dataset.shape=[2,4,3]", "dataset.classes=4",
+    "arch=rnn", "arch.base_width=6", "batch_size=10", *HELDOUT,
+]  # fmt: skip
 DECAY = ["optimizer=momentum", "optimizer.weight_decay=0.01", "clip_norm=0.05", "eval_every=2"]
 SETTINGS = {
     "decay, clipping": [*MLP, "arch.activation=tanh", "arch.norm=batch", *DECAY],
     "next batch": [*MLP, "arch.activation=softplus", "probe.fd.form=next_batch", "schedule=cosine"],
     "loss form": [*MLP, "arch.activation=gelu", "probe.fd.form=loss", "dataset.labels=[2.0,-1.0]"],
     "conv": CONV,
+    "recurrent, Brier": [*SEQUENCES, "loss=brier", "loss.label_smoothing=0.2"],
     "conv, next batch": [*CONV, "probe.fd.form=next_batch", "optimizer=adam"],
 }
 STEPS = 5
@@ -52,6 +58,10 @@ class Oracle:
         return functional_call(self.run.model, {**dict(zip(self.names, w, strict=True)), **own}, (batch.inputs,))
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if isinstance(self.run.loss_fn, Brier):
+            q = 0.8 * torch.eye(outputs.shape[1], dtype=torch.float64)[labels] + 0.2 / outputs.shape[1]
+            p = outputs.exp() / outputs.exp().sum(1, keepdim=True)
+            return 0.5 * ((p - q) ** 2).sum() / len(labels)
         if self.run.task.values is None:
             return F.cross_entropy(outputs, labels)
         values = torch.tensor(self.run.task.values, dtype=torch.float64)

@@ -16,6 +16,10 @@ CONV = [
     "dataset=random_images", "dataset.size=20", "dataset.shape=[3,8,8]", "dataset.classes=4", "dataset.test_size=8",
     "arch=resnet50", "arch.blocks=1", "arch.base_width=4", "batch_size=8", "device=cpu", "precision=fp64",
 ]  # fmt: skip
+SEQUENCES = [
+    "dataset=random_images", "dataset.size=20", "dataset.shape=[1,4,3]", "dataset.classes=3", "arch=rnn",
+    "arch.base_width=5", "loss=brier", "batch_size=8", "device=cpu", "precision=fp64",
+]  # fmt: skip
 BLOBS = ["dataset=blobs", "dataset.size=40", "arch.base_width=4", "device=cpu", "precision=fp64"]
 PROBES = "probe=[fd,hvp,split,gradients]"
 
@@ -46,8 +50,9 @@ def check_against_single_runs(tmp_path: Path, setting: list[str], replicas: int 
         [*MLP, "steps=6", "optimizer=adam", "clip_norm=0.01", "probe=split", "probe.split.per=layer"],
         [*MLP, "steps=6", "optimizer=momentum", "schedule=cosine", "log_every=3", "probe=[]"],
         [*CONV, "steps=6", PROBES, "eval_every=2"],
+        [*SEQUENCES, "steps=6", PROBES],
     ],
-    ids=["full batch", "minibatches", "adam", "momentum", "batch norm"],
+    ids=["full batch", "minibatches", "adam", "momentum", "batch norm", "recurrent"],
 )
 def test_each_equals_its_own_run(tmp_path: Path, setting: list[str]) -> None:
     frame = check_against_single_runs(tmp_path, setting)

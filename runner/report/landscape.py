@@ -9,13 +9,14 @@ from runner.report.study import Finding, Runs
 
 REACHED = 1e-26  # spurious eigenvalues are of the size of the loss's square root
 OUTPUTS = ("dataset.classes", "arch.outputs")
+SOFTMAX = "runner.loss.Brier"  # the loss whose outputs are probabilities
 
 
 def endpoints(runs: Runs, *config: str) -> pd.DataFrame:
     """The last row of each run, with `samples`, `outputs`, the number of weights `n`, and how many positive eigenvalues
-    the theorem `expected`."""
+    the theorem `expected`: r d, or (r - 1) d of softmax outputs, which sum to one."""
     known = [key for key in OUTPUTS if key.split(".")[1] in runs.configs[0][key.split(".")[0]]]
-    rows = runs.table("metrics", "dataset.size", *known, *config).dropna(subset=["hessian_H_positive"])
+    rows = runs.table("metrics", "dataset.size", "loss._target_", *known, *config).dropna(subset=["hessian_H_positive"])
     if rows.empty:
         raise BadInput("metrics.csv should have counts of eigenvalues at the last step, found none")
     last = rows.sort_values("step").groupby(["run", "replica"], as_index=False).last()
@@ -25,7 +26,7 @@ def endpoints(runs: Runs, *config: str) -> pd.DataFrame:
         samples=last["dataset.size"].astype(int),
         outputs=outputs,
         n=last[counts].sum(axis=1).astype(int),
-        expected=outputs * last["dataset.size"].astype(int),
+        expected=(outputs - (last["loss._target_"] == SOFTMAX)) * last["dataset.size"].astype(int),
         reached=last["train_loss"] <= REACHED,
     )
 

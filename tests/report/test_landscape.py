@@ -15,7 +15,13 @@ WEIGHTS = 40
 
 
 def minimum(
-    samples: int, positive: int, negative: int = 0, outputs: int = 1, loss: float = 1e-30, rest: float = 0
+    samples: int,
+    positive: int,
+    negative: int = 0,
+    outputs: int = 1,
+    loss: float = 1e-30,
+    rest: float = 0,
+    loss_fn: str = "runner.loss.MSE",
 ) -> Job:
     """A run that ended where the Hessian has so many eigenvalues of each sign, the others of the size `rest`."""
     values = {
@@ -24,6 +30,7 @@ def minimum(
         "arch.outputs": outputs,
         "arch.base_width": 4,
         "arch.activation": "tanh",
+        "loss._target_": loss_fn,
         "arch.depth": 2 + samples % 2,
     }
     zero = WEIGHTS - positive - negative
@@ -96,14 +103,22 @@ def test_the_count_at_the_construction_is_judged_both_ways(fewer: int, found: st
     assert outcomes(tmp_path, "landscape_lemma", jobs)["the count there"] is Outcome(found)
 
 
-def test_the_convolutional_one_is_judged_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize("experiment", ["landscape_count_conv", "landscape_count_rnn"])
+def test_those_of_one_output_are_judged_alike(experiment: str, tmp_path: Path) -> None:
     jobs = [minimum(d, d, rest=1e-16) for d in range(4, 10)]
-    found = outcomes(tmp_path, "landscape_count_conv", jobs)
+    found = outcomes(tmp_path, experiment, jobs)
     assert set(found) == {"one output", "none negative", "a gap"}
     assert set(found.values()) == {Outcome.HOLDS}
 
 
-@pytest.mark.parametrize("experiment", ["landscape_count", "landscape_count_conv", "landscape_lemma"])
+@pytest.mark.parametrize(("free", "found"), [(2, "holds"), (3, "does not hold")])
+def test_softmax_outputs_have_one_free_residual_fewer(free: int, found: str, tmp_path: Path) -> None:
+    jobs = [minimum(d, free * d, outputs=3, rest=1e-16, loss_fn="runner.loss.Brier") for d in range(4, 10)]
+    about = outcomes(tmp_path, "landscape_count_softmax", jobs)
+    assert about["softmax outputs"] is about["a gap"] is Outcome(found)
+
+
+@pytest.mark.parametrize("experiment", [f"landscape_{name}" for name in ("count", "count_conv", "count_rnn", "lemma")])
 def test_the_figures_are_drawn(experiment: str, tmp_path: Path) -> None:
     runs = Runs(fake_sweep(tmp_path, experiment, [*as_the_theorem(4, 5), minimum(4, 2, loss=1e-3)]))
     with theme("dark"):

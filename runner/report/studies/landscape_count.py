@@ -29,9 +29,8 @@ def positive(single: bool) -> Callable[[Runs], Finding]:
     def judge(runs: Runs) -> Finding:
         found = minima(runs)
         found = found[(found["outputs"] == 1) == single]
-        return count_of(
-            found, found["hessian_H_positive"] == found["expected"], "have exactly r d positive eigenvalues"
-        )
+        exact = found["hessian_H_positive"] == found["expected"]
+        return count_of(found, exact, "have exactly the theorem's number of positive eigenvalues")
 
     return judge
 
@@ -49,7 +48,7 @@ def told_apart(runs: Runs) -> Finding:
     decades = np.log10(found["last"] / found["next"])
     clear = proportion(int((decades > 3).sum()), len(decades))
     said = (
-        f"From the last of the r d to the next eigenvalue: {decades.median():.1f} decades in the median, "
+        f"From the last of the theorem's eigenvalues to the next one: {decades.median():.1f} decades in the median, "
         f"{decades.min():.1f} at least; more than three in a share of {clear}."
     )
     if len(decades) < 5:
@@ -98,7 +97,7 @@ def counts(runs: Runs) -> Figure:
     figure, axis = plt.subplots(figsize=(4.8, 4.2))
     found = endpoints(runs, ACTIVATION)
     line = np.array([found["expected"].min() * 0.8, found["expected"].max() * 1.25])
-    axis.plot(line, line, "--", color=ink(), lw=0.8, label="theorem: $r\\,d$", zorder=1)
+    axis.plot(line, line, "--", color=ink(), lw=0.8, label="theorem", zorder=1)
     names = sorted(found[ACTIVATION].unique())
     for place, (name, colour) in enumerate(zip(names, PALETTE, strict=False)):
         rows = found[(found[ACTIVATION] == name) & found["reached"]]
@@ -108,7 +107,7 @@ def counts(runs: Runs) -> Figure:
     if len(missed):
         axis.plot(missed["expected"], missed["hessian_H_positive"], "x", color=ink(), label="loss not zero")
     _log2_axes(axis)
-    axis.set_xlabel("residuals $r\\,d$ (outputs × samples)")
+    axis.set_xlabel("independent residuals")
     axis.set_ylabel("positive eigenvalues of $H$")
     axis.set_title("One positive eigenvalue for each residual")
     legend(axis)
@@ -129,13 +128,13 @@ def spectra(runs: Runs) -> Figure:
     for axis, row in zip(axes, found.to_dict("records"), strict=False):
         sizes = np.maximum(row["sizes"], 1e-20)
         place, expected = np.arange(1, len(sizes) + 1), row["expected"]
-        axis.plot(place[:expected], sizes[:expected], ".", color=PALETTE[0], label="the first $r\\,d$")
+        axis.plot(place[:expected], sizes[:expected], ".", color=PALETTE[0], label="as many as residuals")
         axis.plot(place[expected:], sizes[expected:], ".", color=PALETTE[1], ms=3, label="the others")
         axis.axvline(expected + 0.5, color=ink(), lw=0.8, ls="--")
         axis.set_yscale("log")
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_title(f"$r\\,d$ = {expected}, $n$ = {row['n']}: {row[ACTIVATION]}")
+        axis.set_title(f"{expected} residuals, $n$ = {row['n']}: {row[ACTIVATION]}")
         axis.set_xlabel("rank $i$")
     axes[0].set_ylabel("$|\\lambda_i|\\,/\\,|\\lambda_1|$")
     legend(axes[0])
@@ -164,15 +163,15 @@ STUDY = Study(
         ),
         Claim(
             "none negative",
-            "None of the other n - r d is negative: they are zero.",
+            "None of the others is negative: they are zero.",
             "As above, for the count of negative ones.",
             flat,
         ),
         Claim(
             "a gap",
             "The two kinds are apart: the count does not hang on a tolerance.",
-            "More than three decades lie between the r d-th largest |eigenvalue| and the next at 95 % or more of at "
-            "least five minima; it does not hold where the share's 95 % interval lies below that.",
+            "More than three decades lie between the last of so many |eigenvalues|, in order, and the next at 95 % or "
+            "more of at least five minima; it does not hold where the share's 95 % interval lies below that.",
             told_apart,
         ),
     ),
@@ -182,7 +181,8 @@ STUDY = Study(
             "Each point is a minimum; points are set side by side for the activations. The dashed line is the theorem.",
             counts,
         ),
-        Plot("spectra", "All eigenvalues of one minimum for each r d: the step is where the theorem puts it.", spectra),
+        Plot("spectra", "All eigenvalues of one minimum for each number of residuals: the step is where the theorem "
+             "puts it.", spectra),
     ),
     remark=remark,
-)
+)  # fmt: skip

@@ -252,7 +252,7 @@ STUDY = Study(
     ),
     plots=(
         Plot("maps", "Medians over all starts, dead ones included.", maps),
-        Plot("collapse", "exp(mean log) over living networks; gradient / sqrt(depth), curvature / depth and norm / depth.",
+        Plot("collapse", "exp(mean log) over living networks; gradient / sqrt(depth), the others / depth.",
              collapse),
         Plot("spread", "Each grey point is a start; dead networks are not on the logarithmic axes.", spread),
     ),

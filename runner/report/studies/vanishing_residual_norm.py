@@ -113,8 +113,8 @@ STUDY = Study(
         Claim(
             "plain vanishes",
             "Gradient and Hessian of plain networks vanish with depth.",
-            f"At the last doubling of the depth |g|, max|eigenvalue| and |H|_F fall by more than a factor of {FACTOR:g} "
-            "(mean log over starts, living networks). It does not hold where one surely falls by less.",
+            f"At the last doubling of the depth |g|, max|eigenvalue| and |H|_F fall by more than a factor of "
+            f"{FACTOR:g} (mean log over starts, living networks). It does not hold where one surely falls by less.",
             vanishes,
         ),
         Claim(
