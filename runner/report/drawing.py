@@ -109,6 +109,7 @@ def scaling(
     if expected is not None:
         axis.plot(x, centre[1] * (x / centre[0]) ** expected, "--", color=ink(), lw=0.8, label=f"slope {expected:g}")
     axis.set_xscale("log", base=2)
+    axis.set_xticks(np.unique(x), [f"{one:g}" for one in np.unique(x)])
     axis.set_yscale("log")
     axis.legend()
 

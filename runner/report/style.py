@@ -50,8 +50,9 @@ def ink() -> Any:
 
 
 def ordered(count: int) -> list[Any]:
-    """Colours for so many settings in an order (widths, depths), readable on either ground."""
-    return list(plt.get_cmap("viridis")(np.linspace(0.15, 0.85, count) if count > 1 else [0.4]))
+    """Colours for so many settings in an order (widths, depths), that stand out from the ground."""
+    low, high = (0.35, 1.0) if ink() == _INK["dark"] else (0.15, 0.85)
+    return list(plt.get_cmap("viridis")(np.linspace(low, high, count) if count > 1 else [0.5]))
 
 
 def panels(

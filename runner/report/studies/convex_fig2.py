@@ -51,6 +51,7 @@ def starts(runs: Runs) -> Figure:
         axis.plot(np.full(len(rows), width), rows["size"], "o", color=colour, alpha=0.6)
         axis.plot([width * 0.8, width * 1.25], [rows["size"].mean()] * 2, color=colour, lw=2.5)
     axis.set_xscale("log", base=2)
+    axis.set_xticks(start["width"].unique(), [f"{one:g}" for one in start["width"].unique()])
     axis.set_yscale("log")
     axis.set_xlabel(FORMULAS["width"])
     axis.set_title("$|g^{\\top}H_r g|\\,/\\,g^{\\top}g$ at the start: each, and the mean")
