@@ -1,7 +1,7 @@
 """From a config to the objects of a run. Here and in runner.knobs, and nowhere later, input is refused."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ from runner.targets import make, maker
 from runner.task import Task
 
 CHECKED_SAMPLES = 4
+FUSED = tuple(f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW"))
 
 
 def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
@@ -80,10 +81,12 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
 
 
 def training_data(batches: Batches, task: Task) -> tuple[Tensor, Tensor]:
-    """All training inputs as the network sees them, without augmentation, and their targets, in float64 if real."""
+    """All training inputs as the network sees them, without augmentation, and their targets: real ones in float64, for
+    losses of classes the classes."""
     parts = list(batches.whole())
     labels = torch.cat([part.labels for part in parts])
-    return torch.cat([part.inputs for part in parts]), task.targets(labels, torch.float64)
+    targets = task.targets(labels, torch.float64) if task.encoding == "value" else labels
+    return torch.cat([part.inputs for part in parts]), targets
 
 
 def make_networks(
@@ -111,11 +114,17 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
     return model
 
 
-def in_one_kernel(node: DictConfig) -> dict[str, bool]:
-    """torch's optimizers update all parameters by one fused kernel, where they have one and the config leaves the
-    choice open. It rounds differently from the loop over parameters, and takes a tenth to the whole of its time."""
+def in_one_kernel(node: DictConfig, trained: Sequence[Tensor]) -> dict[str, bool]:
+    """torch's optimizers update all parameters by one fused kernel, where they have one on every device and the config
+    leaves the choice open. It rounds differently from the loop over parameters, and takes a tenth to the whole of its
+    time."""
     chosen = any(node.get(key) is not None for key in ("foreach", "fused", "differentiable"))
-    return {"fused": True} if str(node.get("_target_")).startswith("torch.optim.") and not chosen else {}
+    return {"fused": True} if node.get("_target_") in FUSED and not chosen and row_by_row(trained) else {}
+
+
+def row_by_row(weights: Sequence[Tensor]) -> bool:
+    """Whether the weights lie in memory as fused kernels read them and their gradients, with no look at the strides."""
+    return all(w.is_contiguous() for w in weights)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -124,14 +133,26 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(torch.neg, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:
         raise BadInput(
-            f"compile should be false where torch.compile does not work on {device.type}, found true: {error}"
+            f"compile should be false where torch.compile does not work on {device.type}, found true: "
+            f"{str(error).strip().splitlines()[0]}"
         ) from error
 
 
 def make_optimizer(cfg: DictConfig, networks: Networks) -> torch.optim.Optimizer:
     """Of all parameters that train: with a finite rate, and fit for networks side by side if they are."""
     trained = [p for p in networks.model.parameters() if p.requires_grad]
-    optimizer: torch.optim.Optimizer = make(cfg.optimizer, "optimizer", params=trained, **in_one_kernel(cfg.optimizer))
+    given = in_one_kernel(cfg.optimizer, trained)
+    try:
+        optimizer: torch.optim.Optimizer = make(cfg.optimizer, "optimizer", params=trained, **given)
+    except RuntimeError as error:  # torch's word for options that exclude each other
+        raise BadInput(f"optimizer: {error}") from error
+    if any(group.get("fused") for group in optimizer.param_groups) and not row_by_row(trained):
+        raise BadInput(
+            "optimizer.fused should be false for weights that do not lie row by row in memory (channels_last, "
+            "transposed, slices), which torch's kernel takes for others, found true"
+        )
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise BadInput("optimizer.differentiable should be false, since weights are updated in place, found true")
     if not all(math.isfinite(group["lr"]) for group in optimizer.param_groups):
         raise BadInput(f"optimizer.lr should be a finite number, found {[g['lr'] for g in optimizer.param_groups]}")
     if networks.stacked and not elementwise(optimizer):
@@ -211,12 +232,14 @@ def check_schedule(run: Experiment) -> None:
             f"replicas should be 1 with the schedule {name}, since one optimizer has one rate for all of them, found "
             f"{len(run.networks.ids)}; use a sweep over seeds"
         )
-    keys = {key: value for key in ("momentum", "weight_decay") if (value := optimizer.param_groups[0].get(key))}
+    keys = {
+        key: value for key in ("momentum", "weight_decay", "maximize") if (value := optimizer.param_groups[0].get(key))
+    }
     if type(optimizer) is not torch.optim.SGD or keys:
         found = ", ".join([type(optimizer).__name__, *(f"{key}={value:g}" for key, value in keys.items())])
         raise BadInput(
-            f"optimizer should be sgd without momentum and weight decay with the schedule {name}, whose rate is for "
-            f"steps along the gradient, found {found}"
+            f"optimizer should be sgd without momentum, weight decay and maximize with the schedule {name}, whose rate "
+            f"is for steps down the gradient, found {found}"
         )
     if run.clip_norm is not None:
         raise BadInput(

@@ -88,14 +88,21 @@ def _linear_layers(model: nn.Module) -> list[nn.Linear]:
             "arch should be an mlp of at least two weight layers without normalisation (arch.depth >= 2,"
             f" arch.norm=none) with init=interpolating, found {type(model).__name__} with {len(layers)} linear layers"
         )
-    if any(layer.bias is None for layer in layers):
+    if all(layer.bias is None for layer in layers):
         raise BadInput("arch.bias should be true with init=interpolating, found false")
+    if any(layer.bias is None for layer in layers):
+        raise BadInput(
+            "arch should be an mlp, a chain of linear layers with biases, with init=interpolating, found "
+            f"{type(model).__name__}"
+        )
     return layers
 
 
 def _check_targets(y: Tensor, last: nn.Linear) -> None:
     if y.ndim != 2:
-        raise BadInput("loss should be mse, or another with real targets, with init=interpolating, found class indices")
+        raise BadInput(
+            "loss should be mse, or another with real targets, with init=interpolating, found one of classes"
+        )
     if last.out_features < len(y):
         raise BadInput(
             f"arch.base_width times width should be at least {len(y)}, the number of training samples, with"

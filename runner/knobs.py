@@ -1,5 +1,7 @@
 """What can be refused by looking at the config alone, without data or network."""
 
+import math
+
 import torch
 from omegaconf import DictConfig
 
@@ -12,8 +14,8 @@ NETWORK_GIVEN = ("input_shape", "outputs", "width")  # what the builder of a net
 
 def check_knobs(cfg: DictConfig) -> None:
     """Refuse impossible values of the flat knobs."""
-    if not cfg.width > 0:
-        raise BadInput(f"width should be a number > 0 (it multiplies arch.base_width), found {cfg.width}")
+    if not 0 < cfg.width < math.inf:
+        raise BadInput(f"width should be a finite number > 0 (it multiplies arch.base_width), found {cfg.width}")
     for key, least in (
         ("epochs", 0),
         ("steps", 0),

@@ -59,6 +59,7 @@ class Networks:
     def compile(self) -> None:
         """From now on the forward and backward passes of training run compiled; a network's random draws stay those
         that it makes without, which probes repeat. Evaluation and probes are not compiled."""
+        torch._dynamo.reset()  # which compiles a piece of code for eight networks of a process, and no more
         options: dict[str, Any] = {"fallback_random": True}
         if next(self.model.parameters()).device.type == "cpu":
             # which chooses channels_last, in which torch 2.15's backward of strided 1x1 convolutions corrupts memory

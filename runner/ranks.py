@@ -81,7 +81,7 @@ class Ranks:
         moves = [share * torch.where(b == old, 0, b - old) for b, old in zip(buffers, before, strict=True)]
         grads, moves, sums[:] = self.total((grads, moves, sums))
         for p, g in zip(weights, grads, strict=True):
-            p.grad = g
+            p.grad = g if p.is_contiguous() else torch.empty_like(p).copy_(g)  # as autograd lays it out
         for buffer, old, move in zip(buffers, before, moves, strict=True):
             buffer.copy_(old + move)
 

@@ -20,7 +20,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from runner import checkpoint
 from runner.build import build
@@ -76,10 +78,24 @@ def probing(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def experiment(cfg: DictConfig, replica: int = 0) -> Experiment:
-    """What the config describes, in its initial state; of several replicas, one: the run with the seed `seed + r`."""
-    cfg = cfg.copy()
-    cfg.seed, cfg.replicas, cfg.devices = cfg.seed + replica, 1, 1
-    return build(cfg)
+    """What the config describes, in its initial state, on one device and not compiled; of several replicas, one: the
+    run with the seed `seed + r`. Raises BadInput where the loss of one device is not that of several."""
+    devices, cfg = cfg.devices, cfg.copy()
+    cfg.seed, cfg.replicas, cfg.devices, cfg.compile = cfg.seed + replica, 1, 1, False
+    run = build(cfg)
+    if devices > 1 and (own := [module for module in run.model.modules() if by_device(module, cfg.sync_batch_norm)]):
+        raise BadInput(
+            f"devices should have been 1 for a run that is measured again, or sync_batch_norm=true and no dropout, "
+            f"found {devices}, each with statistics or draws of its own in {type(own[0]).__name__}"
+        )
+    return run
+
+
+def by_device(module: nn.Module, synchronised: bool) -> bool:
+    """Whether what the module does to a part of a batch depends on the device that the part is on."""
+    if isinstance(module, _BatchNorm):
+        return not synchronised
+    return isinstance(module, _DropoutNd) and module.p > 0
 
 
 def snapshots(folder: str | Path) -> list[Saved]:

@@ -124,6 +124,6 @@ def _refused(path: str) -> Iterator[None]:
         yield
     except Exception as error:
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
-        if isinstance(cause, BadInput | ValueError | TypeError):
+        if isinstance(cause, BadInput | ValueError | TypeError | MemoryError):
             raise BadInput(str(cause) if str(cause).startswith(path) else f"{path}: {cause}") from error
         raise cause from error

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -75,16 +76,26 @@ def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> En
 
 def steps_ahead(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs, block: range) -> bool:
     """Take these steps before looking at what they have measured. If the network has diverged on the way, nothing has
-    happened: False."""
+    happened: False. What was measured before an error is recorded all the same."""
     kept, waiting = Kept(run), Waiting()
-    for step in block:
-        take_step(run, progress, hooks, costs, step, waiting.then)
-    measured = {cells["step"]: cells for cells in waiting.arrive()}
-    if any(endings(step, measured[step], until_grad_norm=None) for step in block):
+    try:
+        for step in block:
+            take_step(run, progress, hooks, costs, step, waiting.then)
+    except Exception:
+        with suppress(Exception):  # the device may be lost, or the network have diverged: the first error is the one
+            if not diverged(waiting.arrive()):
+                waiting.act()
+        raise
+    if diverged(waiting.arrive()):
         kept.restore()
         return False
     waiting.act()
     return True
+
+
+def diverged(rows: list[Cells]) -> bool:
+    """Whether the network has, at a step of these cells."""
+    return any(endings(0, cells, until_grad_norm=None) for cells in {cells["step"]: cells for cells in rows}.values())
 
 
 def take_step(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
 from torch.utils import flop_counter
 
 COUNTER: Any = getattr(flop_counter, "_FlopCounterMode", flop_counter.FlopCounterMode)
@@ -36,10 +37,16 @@ def unmarked() -> Iterator[None]:
 
 def update(optimizer: Optimizer) -> None:
     """`optimizer.step()`; of torch's own the update itself, without what is wrapped around it for the compiler and for
-    hooks that nothing sets here."""
-    own = type(optimizer).__module__.startswith("torch.optim.") and not optimizer.defaults.get("differentiable")
-    if not own:
+    hooks where there are none."""
+    if not type(optimizer).__module__.startswith("torch.optim.") or _hooked(optimizer):
         optimizer.step()
         return
     with torch.no_grad():
         inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+def _hooked(optimizer: Optimizer) -> bool:
+    """Whether anything but the update belongs to a step: torch's hooks, or a `step` of the object's own."""
+    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    everyones = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
+    return any((*own, *everyones)) or "step" in vars(optimizer)

@@ -103,6 +103,29 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert_same(plain, run_in(tmp_path / "ahead", *MLP))
 
 
+def test_what_was_measured_before_an_error_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    original = train.record
+
+    def record(*arguments: Any, **named: Any) -> Any:
+        if arguments[2].step == 11:
+            raise RuntimeError("lost")
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "record", record)
+        with pytest.raises(RuntimeError, match="lost"):
+            run_in(tmp_path / "plain", *MLP)
+        taken: list[range] = request.getfixturevalue("blocks")
+        with pytest.raises(RuntimeError, match="lost"):
+            run_in(tmp_path / "ahead", *MLP)
+    assert 11 in taken[-1][1:]
+    rows = (tmp_path / "plain" / "metrics.csv").read_bytes()
+    assert rows.count(b"\n") == 1 + 11
+    assert (tmp_path / "ahead" / "metrics.csv").read_bytes() == rows
+
+
 @pytest.mark.parametrize("setting", [MLP, CONV], ids=["mlp", "conv"])
 def test_nothing_is_read_within_a_block(
     tmp_path: Path, setting: list[str], blocks: list[range], monkeypatch: pytest.MonkeyPatch

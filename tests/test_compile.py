@@ -43,6 +43,15 @@ def test_the_same_path(tmp_path: Path, setting: list[str], precision: str, toler
     assert ((compiled - plain).abs() / scale).to_numpy().max() < tolerance
 
 
+@pytest.mark.slow
+def test_one_network_after_the_other_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch gives a piece of code up, without a word, for which it has compiled its limit of different networks."""
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    for width in (4, 5, 6):
+        path(tmp_path / f"{width}", "arch.depth=2", f"arch.base_width={width}", "steps=1", "compile=true")
+
+
 def test_replicas_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="compile should be false with replicas=2"):
         path(tmp_path, "replicas=2", "compile=true")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 import runner
+from runner import reload
 from runner.build import build
 from runner.config import CONF_DIR
 from runner.crew import RankDied
@@ -36,6 +38,7 @@ CONV = [
     "arch=resnet50", "arch.blocks=1", "arch.base_width=4", "arch.activation=softplus", "batch_size=10", "log_every=1",
     "device=cpu", "precision=fp64",
 ]  # fmt: skip
+TURNED = ["dataset.size=20", "device=cpu", "precision=fp64", "arch=custom", f"arch._target_={__name__}.Turned"]
 EVERYWHERE = [f"probe.{probe}.on=[batch,heldout,sample,dataset]" for probe in ("fd", "hvp", "split", "products")]
 SAMPLES = [f"probe.{probe}.samples=17" for probe in ("fd", "hvp", "split", "products")]
 PLACES = ["probe=[fd,hvp,split,products]", *EVERYWHERE, *SAMPLES]
@@ -54,8 +57,17 @@ SETTINGS: dict[str, tuple[int, list[str]]] = {  # the number of ranks, and what 
     "group norm": (2, [*CONV, "steps=3", "arch.norm=group", "optimizer=adam", "eval_every=2", *PLACES]),
     "synchronised": (2, [*MLP, *SYNCHRONISED, "steps=3", "batch_size=15", "dataset.test_size=9", *PLACES]),
     "synchronised maps": (2, [*CONV, *SYNCHRONISED, "steps=2", "probe=[split]"]),
+    "columns first": (2, [*TURNED, "steps=6", "optimizer=adam", "optimizer.lr=0.1", "probe=[split]"]),
     "own statistics": (2, [*CONV, "steps=3", "arch.norm=batch", "eval_every=1", "probe=[hvp,split]"]),
 }
+
+
+class Turned(nn.Sequential):
+    """The first layer's weight lies in memory column by column, as in convolutions that are channels_last."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__(nn.Linear(input_shape[0], 7), nn.Tanh(), nn.Linear(7, outputs))
+        self[0].weight = nn.Parameter(torch.zeros(input_shape[0], 7).t())
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -256,6 +268,16 @@ def test_refusals_of_the_config(tmp_path: Path, overrides: list[str], message: s
     with pytest.raises(BadInput, match=message):
         run_in(tmp_path / "run", *MLP, "steps=1", *overrides)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [([], ""), (["arch.norm=batch"], "BatchNorm1d"), (["arch.norm=batch", "sync_batch_norm=true"], "")],
+)
+def test_only_what_does_not_depend_on_the_device_is_measured_again(overrides: list[str], found: str) -> None:
+    cfg = composed([*MLP, *overrides, "devices=2"])
+    with pytest.raises(BadInput, match=f"devices should have been 1 .*{found}") if found else nullcontext():
+        reload.experiment(cfg)
 
 
 @pytest.mark.parametrize(

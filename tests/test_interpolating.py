@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import runner
 from runner.arch.mlp import MLP
+from runner.arch.rnn import RNN
 from runner.errors import BadInput
 from runner.interpolating import Interpolating
 
@@ -43,7 +44,8 @@ def test_the_loss_is_zero_at_the_start(tmp_path: Path, more: list[str]) -> None:
         (["arch.norm=batch"], "without normalisation"),
         (["arch.activation=tanh"], "arch.activation should be relu or smoolu"),
         (["arch.depth=4", "arch.residual=true"], "arch.residual=false"),
-        (["loss=cross_entropy"], "loss should be mse.*found class indices"),
+        (["loss=logistic"], "loss should be mse.*found one of classes"),
+        (["loss=cross_entropy"], "loss should be mse.*found one of classes"),
     ],
 )
 def test_what_cannot_be_built_is_refused(tmp_path: Path, more: list[str], words: str) -> None:
@@ -70,6 +72,12 @@ def test_a_network_that_is_no_chain_is_refused() -> None:
     model = Skip((2,), 1, base_width=4, depth=2, bias=True)
     with pytest.raises(BadInput, match="plain chain"):
         build(model, torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[0.0], [1.0]]))
+
+
+def test_a_recurrent_network_is_refused() -> None:
+    x, y = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[0.0], [1.0]])
+    with pytest.raises(BadInput, match=r"arch should be an mlp, a chain of linear layers with biases, .* found RNN"):
+        build(RNN((2,), 1, base_width=4, activation="relu"), x, y)
 
 
 def test_units_left_over_are_off_and_the_seed_draws_the_projection() -> None:

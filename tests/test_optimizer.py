@@ -11,7 +11,6 @@ from torch.nn import functional as F
 import runner
 from runner.dataset.gaussian import gaussian
 from runner.errors import BadInput
-from runner.loss import MSE
 from runner.optimizer import LevenbergMarquardt, linearised
 
 SMALL = ["arch.bias=true", "precision=fp64", "device=cpu", "probe=[]"]
@@ -239,13 +238,6 @@ def test_what_cannot_work_is_refused_before_the_run(tmp_path: Path, setting: lis
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0])
-def test_residuals_are_the_root_of_the_loss(factor: float) -> None:
-    outputs, targets = torch.randn(7, 3).double(), torch.randn(7, 3).double()
-    loss = MSE(factor)
-    torch.testing.assert_close(loss.residuals(outputs, targets).square().sum() / 2, loss(outputs, targets))
-
-
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp64", 1e-13)])
 def test_updates_by_one_kernel_are_the_plain_ones_to_rounding(
@@ -259,6 +251,42 @@ def test_updates_by_one_kernel_are_the_plain_ones_to_rounding(
     assert fused["param_groups"][0]["fused"]
     assert not plain["param_groups"][0]["fused"]
     assert losses(folders[0]) == pytest.approx(losses(folders[1]), rel=tolerance)
+
+
+class Layout(nn.Module):
+    """A weight that does not lie in memory row by row: turned, or a slice of a larger one."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, sliced: bool) -> None:
+        super().__init__()
+        d = input_shape[0]
+        self.weight = nn.Parameter(torch.empty(14, d)[::2] if sliced else torch.empty(d, 7).t())
+        self.head = nn.Linear(7, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(x @ self.weight.t()))
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_weights_that_do_not_lie_row_by_row(tmp_path: Path, name: str, sliced: bool) -> None:
+    more = ["device=cpu", "probe=[]", "dataset.size=20", "steps=6", "arch=custom", f"arch._target_={__name__}.Layout"]
+    more += [f"arch.sliced={sliced}", f"optimizer={name}", "optimizer.lr=0.1"]
+    found, plain = run_in(tmp_path / "run", *more), run_in(tmp_path / "plain", *more, "+optimizer.foreach=false")
+    assert losses(found) == pytest.approx(losses(plain), rel=1e-5)
+    with pytest.raises(BadInput, match=r"optimizer\.fused should be false for weights that do not lie row by row"):
+        run_in(tmp_path / "fused", *more, "+optimizer.fused=true")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["+optimizer.fused=true", "+optimizer.foreach=true"], "^optimizer: .*fused.*foreach"),
+        (["+optimizer.differentiable=true"], "optimizer.differentiable should be false"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(tmp_path: Path, more: list[str], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        run_in(tmp_path / "run", *TANH, *more)
 
 
 def test_an_optimizer_without_such_a_kernel_does_without(tmp_path: Path) -> None:

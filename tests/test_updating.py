@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from runner.updating import MARK, NOT_COMPILED, unmarked, update
 
@@ -35,6 +36,25 @@ def test_the_same_bits(name: str) -> None:
         assert all(p.requires_grad and p.is_leaf for p in model.parameters())
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("where", ["before", "after", "everywhere", "instead"])
+def test_hooks_are_called(where: str) -> None:
+    called: list[Any] = []
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    handle = None
+    if where == "before":
+        optimizer.register_step_pre_hook(lambda *_: called.append(1))
+    elif where == "after":
+        optimizer.register_step_post_hook(lambda *_: called.append(1))
+    elif where == "everywhere":
+        handle = register_optimizer_step_post_hook(lambda *_: called.append(1))
+    else:
+        optimizer.step = lambda *_: called.append(1)  # type: ignore[method-assign,assignment]
+    update(optimizer)
+    if handle:
+        handle.remove()
+    assert called == [1]
 
 
 def test_an_optimizer_of_ones_own_steps_by_itself() -> None:

@@ -24,7 +24,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if input.dim() != 2:
         return F.linear(input, weight, bias)
     y = torch.matmul(weight, input.mT)
-    return (y if bias is None else y + bias[:, None]).mT
+    return (y if bias is None else y + bias[:, None].to(y)).mT  # under autocast y is in bf16, the bias is not
 
 
 def side_by_side(function: Callable[..., Any], *dims: int | None) -> Callable[..., Any]:

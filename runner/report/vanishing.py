@@ -26,7 +26,7 @@ def starts(runs: Runs, *config: str) -> pd.DataFrame:
         network=rows["seed"] + rows["replica"],
         gradient=rows["grad_norm"],
         curvature=ends,
-        norm=rows.get("trace_H_frobenius"),
+        norm=rows.get("trace_H_frobenius", np.nan),
         dead=rows["grad_norm"] == 0,
     )
 
