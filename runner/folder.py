@@ -61,8 +61,10 @@ class RunFolder:
                 raise PermissionError(errno.EACCES, "it is read-only")
             return os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            a_file = isinstance(error, FileExistsError | NotADirectoryError)
+            reason = "a file is in its place" if a_file else error.strerror
             raise BadInput(
-                f"the run's folder {self.path} cannot be written: {error.strerror}; choose another with hydra.run.dir=…"
+                f"the run's folder {self.path} cannot be written: {reason}; choose another with hydra.run.dir=…"
             ) from error
 
     def _take(self) -> None:
@@ -80,7 +82,10 @@ class RunFolder:
 
     @property
     def _busy(self) -> str:
-        return f"another process is running in {self.path}; wait for it, or choose another folder with hydra.run.dir=…"
+        return (
+            f"another process is running in {self.path}; wait for it, or choose another folder with name=… or "
+            "hydra.run.dir=…"
+        )
 
     def held(self) -> bool:
         """Whether the folder is still the one that was locked: it may be removed or replaced in mid-run."""

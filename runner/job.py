@@ -38,7 +38,7 @@ def execute(
             if state and state["step"] > work.steps:
                 raise BadInput(
                     f"{folder.path} is at step {state['step']} already, more than the {work.steps} asked for; "
-                    "ask for more epochs or steps, or choose another folder with hydra.run.dir=…"
+                    "ask for more epochs or steps, or choose another folder with name=… or hydra.run.dir=…"
                 )
             known = folder.read("meta.json") or {}
             accounts = {

@@ -1,6 +1,7 @@
 """What can be refused by looking at the config alone, without data or network."""
 
 import math
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -40,6 +41,8 @@ def check_knobs(cfg: DictConfig) -> None:
         raise BadInput(f"compile should be false with replicas={cfg.replicas}, which train side by side; found true")
     if not 0 <= cfg.seed <= 2**63 - cfg.replicas:
         raise BadInput(f"seed should be an integer from 0 to 2^63 - replicas, found {cfg.seed}")
+    if not cfg.name or Path(cfg.name).is_absolute() or ".." in Path(cfg.name).parts:
+        raise BadInput(f"name should be that of a folder below outputs/, found {cfg.name!r}; see also hydra.run.dir")
     if cfg.precision not in ("fp32", "fp64", "bf16"):
         raise BadInput(f"precision should be fp32, fp64 or bf16, found {cfg.precision}")
     if cfg.scale not in ("small", "paper"):

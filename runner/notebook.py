@@ -21,6 +21,8 @@ def run(overrides: Sequence[str] = ()) -> Path:
     """
     from runner.job import execute
 
+    if {"-m", "--multirun"} & set(overrides):
+        raise BadInput("overrides should be those of one run, found -m; python -m runner -m … makes a sweep")
     try:
         with initialize_config_dir(CONF_DIR, version_base="1.3", job_name="runner"):
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)

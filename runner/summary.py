@@ -18,10 +18,10 @@ def summarise(folder: Path, ended: Ended, console: Console) -> None:
     table.add_column("")
     table.add_column("value", justify="right")
     for column in ("train_loss", "train_error", "test_loss", "test_error", "grad_norm"):
-        values = frame[column].dropna() if column.startswith("test_") else frame[column]
-        if len(values):
+        rows = frame.dropna(subset=[column]) if column.startswith("test_") else frame
+        if len(rows):
             label = f"{column}, last" if many == 1 else f"{column}, last, median over {many}"
-            table.add_row(label, f"{values.groupby(frame['replica']).last().median():.6g}")
+            table.add_row(label, f"{rows.groupby('replica')[column].nth(-1).median():.6g}")
     for column in [c for c in frame.columns if "_gHg" in c]:
         values = frame[column].dropna()
         if len(values):

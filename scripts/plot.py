@@ -5,6 +5,7 @@ python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save 
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis import load
+from runner.errors import BadInput
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -95,7 +97,11 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
 
 def main() -> None:
     options = arguments()
-    frame = load(options.folder)
+    try:
+        frame = load(options.folder)
+    except BadInput as error:
+        print(f"plot: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     default = ["train_loss", *(c for c in frame.columns if c.split("_mu")[0].rsplit("_", 1)[-1] in CURVATURES)]
     if odd := set(options.columns or ()) - set(frame.columns):
         raise SystemExit(f"plot: --columns should name columns of metrics.csv, found {', '.join(sorted(odd))}")

@@ -95,7 +95,11 @@ def test_a_sweep(tmp_path: Path) -> None:
 
 
 BAD = {
-    "widht=3": "unknown key widht",
+    "widht=3": "unknown key widht (did you mean width?)",
+    "lr=0.1": "unknown key lr (did you mean optimizer.lr?)",
+    "probe=[fd,hessain]": "Available options in 'probe': alignment, density, fd, ",
+    "name=../elsewhere": "name should be that of a folder below outputs/, found '../elsewhere'",
+    "name=": "name should be that of a folder below outputs/, found ''",
     "arch.dpeth=3": "unknown key arch.dpeth",
     "probe.fd.muh=3": "unknown key probe.fd.muh",
     "arch=foo": "runner: In 'config': Could not find 'arch/foo'",

@@ -190,9 +190,10 @@ def outcomes(runs: Runs, curvature: Curvature) -> str:
 
 
 def grouped(found: dict[str, Outcome]) -> str:
-    """`holds for g'Hg; does not hold for g'Hg / g'g and mu g'Hg / g'g`; the outcome alone where all agree."""
+    """`holds for g'Hg, does not hold for g'Hg / g'g and mu g'Hg / g'g`; the outcome alone where all agree."""
     if len(set(found.values())) == 1:
-        return f"{next(iter(found.values()))} in every form"
+        one = next(iter(found.values()))
+        return "holds in no form" if one is Outcome.FAILS else f"{one} in every form"
     kinds = {one: [text for text, outcome in found.items() if outcome is one] for one in found.values()}
     return ", ".join(f"{one} for {' and '.join(texts)}" for one, texts in kinds.items())
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from runner.report.statistics import Interval, Outcome, above, all_of, below, bootstrap_slope, mean, share
+from runner.report.statistics import Interval, Outcome, above, all_of, below, bootstrap_slope, correlation, mean, share
 from runner.report.study import Finding
 
 SELDOM = 0.1  # share of steps with negative curvature
@@ -29,8 +29,8 @@ def negative_share(metrics: pd.DataFrame, by: str) -> dict[object, Interval]:
     return _over_runs(metrics, by, lambda rows: float((rows["split_gHg"] < 0).mean()), share)
 
 
-def correlation(metrics: pd.DataFrame, by: str) -> dict[object, Interval]:
-    return _over_runs(metrics, by, _correlation_of_changes)
+def alike(metrics: pd.DataFrame, by: str) -> dict[object, Interval]:
+    return _over_runs(metrics, by, _correlation_of_changes, correlation)
 
 
 def seldom_negative(metrics: pd.DataFrame, by: str, label: str) -> Finding:
@@ -42,7 +42,7 @@ def seldom_negative(metrics: pd.DataFrame, by: str, label: str) -> Finding:
 
 def follows(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     """Claim (b)."""
-    found = correlation(metrics, by)
+    found = alike(metrics, by)
     outcomes = [above(one, CLOSE) for one in found.values()]
     said = _said(found, label, outcomes)
     return Finding(all_of(outcomes), f"Rank correlation of changes of g'Hg and of g'Gg: {said}.")

@@ -75,4 +75,9 @@ def count_of(minima: pd.DataFrame, hits: pd.Series, what: str) -> Finding:
 
 def _sizes(minima: pd.DataFrame) -> str:
     expected, n = minima["expected"], minima["n"]
-    return f"They have {expected.min()} to {expected.max()} residuals and {n.min()} to {n.max()} weights."
+    return f"They have {_span(expected)} residuals and {_span(n)} weights."
+
+
+def _span(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -50,6 +50,12 @@ def share(values: Iterable[float], level: float = LEVEL) -> Interval:
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if found.n > 1 else found
 
 
+def correlation(values: Iterable[float], level: float = LEVEL) -> Interval:
+    """The mean of correlation coefficients, one of each run, whose interval ends where these do."""
+    found = mean(values, level)
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0)) if found.n > 1 else found
+
+
 def median(values: Iterable[float], level: float = LEVEL) -> Interval:
     """The median with the interval between order statistics that covers it in at least `level` of all samples
     (binomial, no law is assumed); infinite below six values."""

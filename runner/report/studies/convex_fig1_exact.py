@@ -15,7 +15,7 @@ from runner.report.convex_fig1 import (
     share_of_wider,
 )
 from runner.report.convex_fig1_exact_plots import CONFIG, PLOTS, described, settings
-from runner.report.statistics import Outcome, above, all_of, mean, share
+from runner.report.statistics import Outcome, above, all_of, correlation, mean, share
 from runner.report.study import Claim, Finding, Runs, Study
 
 ESTIMATE = Curvature("fd_gHg_mulr", "the estimate")
@@ -26,7 +26,7 @@ FOLLOWS = 0.9  # rank correlation
 def tells_the_curvature(runs: Runs) -> Finding:
     """Rank correlation of estimate and exact value over the steps of a run, both per g'g."""
     rows = paper_setting(runs)
-    at_lr, at_smallest = (mean(correlations(rows, one)) for one in (ESTIMATE, SMALLEST))
+    at_lr, at_smallest = (correlation(correlations(rows, one)) for one in (ESTIMATE, SMALLEST))
     said = f"Rank correlation over the steps of a run: {at_lr} at mu = lr, {at_smallest} at mu = 1e-3."
     return Finding(above(at_lr, FOLLOWS), said)
 

@@ -37,7 +37,7 @@ def in_each(runs: Runs) -> Figure:
     figure, axes = panels(2, columns=2, width=4.8, height=4.6, sharey=True)
     for axis, find, bar in (
         (axes[0], figure2.negative_share, figure2.SELDOM),
-        (axes[1], figure2.correlation, figure2.CLOSE),
+        (axes[1], figure2.alike, figure2.CLOSE),
     ):
         places: list[str] = []
         for data, rows in frame.groupby("data"):

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from runner.errors import BadInput
 from runner.report.drawing import legend
-from runner.report.statistics import Interval, Outcome, below, mean, proportion
+from runner.report.statistics import Interval, Outcome, below, correlation, proportion
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
 from runner.report.vanishing import living, starts
@@ -103,7 +103,7 @@ def ranks(rows: pd.DataFrame) -> Interval:
     each = [
         one[["curvature", "time"]].corr("spearman").iloc[0, 1] for _, one in rows.groupby("network") if len(one) > 2
     ]
-    return mean(each)
+    return correlation(each)
 
 
 def losses(runs: Runs) -> Figure:
