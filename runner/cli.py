@@ -225,11 +225,10 @@ def meant(key: str) -> str:
     """The keys that may have been meant: alike, or the same in a group."""
     if "." in key:
         return ""
-    groups = [
-        f"{p.parent.name}.{key}" for p in Path(CONF_DIR).glob("*/*.yaml") if re.search(rf"(?m)^{key}:", p.read_text())
-    ]
+    files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
+    groups = [f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())]
     alike = difflib.get_close_matches(key, [one.name for one in fields(Config)])
-    found = dict.fromkeys([*alike, *(one for one in groups if not one.startswith(("experiment.", "probe.")))])
+    found = dict.fromkeys([*alike, *groups])
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
