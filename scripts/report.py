@@ -53,7 +53,7 @@ def section(folder: Path, experiment: str | None, figures: Path) -> Section:
     drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / name))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
     text = config.read_text() if config.exists() else ""
-    return Section(about, name, runs.scale, runs.command, text, findings, drawn, about.remark(runs))
+    return Section(about, name, runs.scale, runs.told, runs.command, text, findings, drawn, about.remark(runs))
 
 
 def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:

@@ -45,12 +45,13 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Section:
-    """A study, judged and drawn. `scale` and `command` say which runs it is about, `config` what the experiment changes
-    (its yaml)."""
+    """A study, judged and drawn. `scale`, `runs` (how many) and `command` say which runs it is about, `config` what the
+    experiment changes (its yaml)."""
 
     study: Study
     name: str
     scale: str
+    runs: str
     command: str
     config: str
     findings: Sequence[tuple[Claim, Finding]]
@@ -91,7 +92,7 @@ def _section(one: Section) -> str:
     remark = f"<p>{escape(one.remark)}</p>\n" if one.remark else ""
     return (
         f'<section id="{one.name}"><h2>{escape(one.study.title)}</h2>\n<p class="paper">{escape(one.study.paper)}; '
-        f"scale: {escape(one.scale)}</p>\n<p>{escape(one.study.setting)}</p>\n"
+        f"scale: {escape(one.scale)}, {escape(one.runs)}</p>\n<p>{escape(one.study.setting)}</p>\n"
         f"{''.join(map(_figure, one.figures))}{remark}{claims}"
         f"<details><summary>command and config</summary><pre>{escape(one.command)}</pre>"
         f"<pre>{escape(one.config)}</pre></details></section>\n"
@@ -119,7 +120,7 @@ def markdown(title: str, sections: Sequence[Section], figures: str) -> str:
         ("experiment", "claim", "verdict"),
         [
             (
-                f"[{one.name}](#{one.name})" if number == 0 else "",
+                f"[{one.name}](#{one.name}) ({one.scale})" if number == 0 else "",
                 claim.text,
                 f"{SIGNS[finding.outcome][0]} {finding.outcome}",
             )
@@ -144,7 +145,8 @@ def _chapter(one: Section, figures: str) -> str:
     ]
     remark = [f"{one.remark}\n"] if one.remark else []
     return "\n".join([
-        f"## {one.name}\n", f"**{one.study.title}.** {one.study.paper}.\n", f"{one.study.setting}\n",
+        f"## {one.name}\n", f"**{one.study.title}.** {one.study.paper}.\n",
+        f"{one.study.setting} Scale: {one.scale}, {one.runs}.\n",
         f"```bash\n{one.command}\n```\n", *pictures, *remark, findings,
     ])  # fmt: skip
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +60,14 @@ class Runs:
     @property
     def scale(self) -> str:
         return str(self.configs[0].get("scale", "paper"))
+
+    @property
+    def told(self) -> str:
+        """How many runs there are, and at each width where these are not equally many."""
+        widths = Counter(float(config["width"]) for config in self.configs)
+        each = ", ".join(f"{count} at width {width:g}" for width, count in sorted(widths.items()))
+        count = f"{len(self.configs)} run{'s' * (len(self.configs) > 1)}"
+        return f"{count}: {each}" if len(set(widths.values())) > 1 else count
 
     @property
     def command(self) -> str:

@@ -100,7 +100,9 @@ def test_runs_without_what_a_rule_needs_leave_it_open(tmp_path: Path) -> None:
 def test_what_is_said_is_escaped() -> None:
     claim = Claim("a", "x < y & z", "if |x| < 1", lambda runs: Finding(Outcome.FAILS, ""))
     study = Study("a <title>", "paper", "setting", (claim,), ())
-    section = Section(study, "name", "small", "cmd", "a: 1", [(claim, Finding(Outcome.FAILS, "1 < 2"))], [], "")
+    section = Section(
+        study, "name", "small", "3 runs", "cmd", "a: 1", [(claim, Finding(Outcome.FAILS, "1 < 2"))], [], ""
+    )
     text = page("t", [section])
     assert "x &lt; y &amp; z" in text
     assert "a <title>" not in text
