@@ -134,7 +134,7 @@ def maps(runs: Runs) -> Figure:
             axis.set_xlabel("width (units)")
             axis.set_ylabel("depth (weight layers)")
             for place in np.argwhere(rows.pivot_table(size, "depth", "units", "median").to_numpy() == 0):
-                axis.text(place[1], place[0], "most are\ndead", ha="center", va="center", fontsize=8)
+                axis.text(place[1], place[0], "mostly\ndead", ha="center", va="center", fontsize=7)
     return figure
 
 
