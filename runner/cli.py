@@ -128,11 +128,11 @@ class CheckSweep(Callback):
         parsed = parser.parse_overrides([*params, *given])
         for batch in BasicSweeper.split_arguments(parsed, None):
             for overrides in batch:
-                job = loader.load_sweep_config(config, list(overrides))
                 try:
+                    job = loader.load_sweep_config(config, list(overrides))
                     check_config(job)
-                except BadInput as error:
-                    raise Carried(BadInput(f"{' '.join(overrides)}: {error}")) from error
+                except (BadInput, HydraException, OmegaConfBaseException) as error:
+                    raise Carried(BadInput(f"{' '.join(overrides)}: {message(error)}")) from error
                 folder = Path(str(job.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
                 jobs.append(Job(overrides, folder.absolute()))
                 cfgs.append(job)

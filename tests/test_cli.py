@@ -152,10 +152,15 @@ def test_a_traceback_can_be_asked_for(tmp_path: Path) -> None:
     assert "Traceback" in result.stderr
 
 
-def test_a_sweep_with_bad_input_does_not_start(tmp_path: Path) -> None:
-    result = runner(tmp_path, "-m", *SMALL, "steps=1", "precision=fp32,fp16")
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [("precision=fp32,fp16", "precision should be"), ("width=1,x", "Error merging override width=x")],
+)
+def test_a_sweep_with_bad_input_does_not_start(tmp_path: Path, values: str, words: str) -> None:
+    result = runner(tmp_path, "-m", *SMALL, "steps=1", values)
     assert result.returncode == 2
-    assert "precision=fp16: precision should be" in result.stderr
+    assert f"{values.replace('1,', '').replace('fp32,', '')}: {words}" in result.stderr
+    assert "Warning" not in result.stderr
     assert not list(tmp_path.rglob("metrics.csv"))
 
 
