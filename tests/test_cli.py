@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from runner import notebook
 from runner.cli import main
+from runner.errors import BadInput
 
 SMALL = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "device=cpu"]
 
@@ -162,6 +164,11 @@ def test_a_sweep_with_bad_input_does_not_start(tmp_path: Path, values: str, word
     assert f"{values.replace('1,', '').replace('fp32,', '')}: {words}" in result.stderr
     assert "Warning" not in result.stderr
     assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_from_python_there_is_one_run() -> None:
+    with pytest.raises(BadInput, match="overrides should be those of one run, found -m"):
+        notebook.run(["-m", "width=1,2"])
 
 
 def test_a_failed_job_does_not_stop_its_siblings(tmp_path: Path) -> None:

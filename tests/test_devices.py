@@ -280,6 +280,11 @@ def test_only_what_does_not_depend_on_the_device_is_measured_again(overrides: li
         reload.experiment(cfg)
 
 
+@pytest.mark.parametrize(("share", "differs"), [(0.5, True), (0.0, False)])
+def test_dropout_draws_by_device(share: float, differs: bool) -> None:
+    assert reload.by_device(nn.Dropout(share), synchronised=True) == differs
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -216,6 +216,7 @@ def test_measured_afterwards_the_rate_is_not_made_up(tmp_path: Path) -> None:
     [
         (["replicas=2"], r"replicas should be 1 with the schedule Curvature.*found 2; use a sweep over seeds"),
         (["optimizer=momentum"], r"optimizer should be sgd without momentum.*found SGD, momentum=0.9"),
+        (["+optimizer.maximize=true"], r"optimizer should be sgd without momentum.*found SGD, maximize="),
         (["optimizer.weight_decay=0.1"], r"found SGD, weight_decay=0.1"),
         (["optimizer=adam"], r"optimizer should be sgd .*found Adam"),
         (["optimizer=lbfgs"], r"optimizer should be sgd .*found LBFGS"),
