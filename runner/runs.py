@@ -97,6 +97,11 @@ def _find(folder: Path) -> tuple[list[Path], list[Path]]:
     return runs, strays
 
 
+def status_of(folder: Path) -> str:
+    """The status of the run in a folder."""
+    return str(_read(folder / "status.json").get("status", "unknown"))
+
+
 def _run(path: Path, differs: dict[str, Any], table: str) -> Run:
     """Its status is read before its rows: a run that ends in between has more of them than its status promises."""
     content = _read(path / "status.json")

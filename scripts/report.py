@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,7 +65,8 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
             try:
                 figure = plot.draw(runs)
             except (BadInput, LookupError, ValueError) as error:
-                print(f"report: {stem.name}-{plot.name} cannot be drawn: {error}", file=sys.stderr)
+                why = error if isinstance(error, BadInput) else f"{runs.told} lack settings that it shows ({error!r})"
+                print(f"report: {stem.name}-{plot.name} cannot be drawn: {why}", file=sys.stderr)
                 return None
             pictures[ground] = image(figure, "png")
             if ground == "light":
@@ -72,6 +74,21 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
                     stem.with_name(f"{stem.name}-{plot.name}.{kind}").write_bytes(image(figure, kind))
             plt.close(figure)
     return Drawn(plot, pictures["light"], pictures["dark"])
+
+
+def sections_of(folders: Sequence[Path], experiment: str | None, figures: Path) -> list[Section]:
+    """One of each folder. Of several, those without an experiment's finished runs are passed over, which is said."""
+    found = []
+    for folder in folders:
+        try:
+            found.append(section(folder, experiment, figures))
+        except BadInput as error:
+            if len(folders) == 1:
+                raise
+            print(f"report: passed over: {error}", file=sys.stderr)
+    if not found:
+        raise BadInput("one of the folders should hold the finished runs of an experiment, found none")
+    return found
 
 
 def main() -> None:
@@ -83,7 +100,7 @@ def main() -> None:
     try:
         with TemporaryDirectory() as place:
             folders = [unpacked(folder, Path(place)) for folder in options.folders]
-            sections = [section(folder, options.experiment, figures) for folder in folders]
+            sections = sections_of(folders, options.experiment, figures)
     except BadInput as error:
         print(f"report: {error}", file=sys.stderr)
         sys.exit(2)

@@ -41,9 +41,9 @@ def walked(runs: Runs) -> pd.DataFrame:
 
 def pairs(runs: Runs) -> list[tuple[str, Path, Path]]:
     found = {}
-    for path in sorted(runs.folder.rglob("meta.json")):
-        cfg = reload.config(path.parent)
-        found[int(cfg.seed), cfg.batch_size is None] = path.parent
+    for folder in runs.folders:
+        cfg = reload.config(folder)
+        found[int(cfg.seed), cfg.batch_size is None] = folder
     seeds = sorted({seed for seed, _ in found})
     same = [("start", (seed, True), (seed, False)) for seed in seeds]
     other = [("random", (a, False), (b, False)) for a, b in zip(seeds[::2], seeds[1::2], strict=False)]

@@ -1,6 +1,5 @@
 """A rate that the measured curvature drives against rates that are planned, at equal cost."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 
@@ -218,8 +217,7 @@ def by_initial(runs: Runs) -> Figure:
 
 def remark(runs: Runs) -> str:
     """What the measurements really took, beside what was counted."""
-    metas = [json.loads(path.read_text()) for path in runs.folder.rglob("meta.json")]
-    costs = [meta.get("cost_in_training_steps", {}).get("schedule") for meta in metas]
+    costs = [meta.get("cost_in_training_steps", {}).get("schedule") for meta in runs.metas]
     found = [cost for cost in costs if cost]
     if not found:
         return ""

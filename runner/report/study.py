@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -15,14 +16,21 @@ import pandas as pd
 from runner import analysis
 from runner.errors import BadInput
 from runner.report.statistics import Outcome
+from runner.runs import status_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+log = logging.getLogger(__name__)
+
+UNFINISHED = ("running", "interrupted", "failed")
+
+
 class Runs:
     """The tables of a sweep's folder, each read once. Frames have `width` and `seed` in front, and whatever else of the
-    config varies or is asked for."""
+    config varies or is asked for. Runs that are still under way, stopped or failed are left out: what a rule takes for
+    their end is not it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -32,7 +40,8 @@ class Runs:
         """`<name>.csv` of all runs, with the config's values under the dotted keys `config`."""
         key = (name, *config)
         if key not in self._tables:
-            self._tables[key] = analysis.load(self.folder, name, ("width", "seed", *config))
+            rows = analysis.load(self.folder, name, ("width", "seed", *config))
+            self._tables[key] = rows[~rows["status"].isin(UNFINISHED)].reset_index(drop=True)
         return self._tables[key]
 
     def has(self, name: str) -> bool:
@@ -47,11 +56,33 @@ class Runs:
         return self.table("epochs")
 
     @cached_property
-    def configs(self) -> list[dict[str, Any]]:
-        found = [json.loads(path.read_text())["config"] for path in sorted(self.folder.rglob("meta.json"))]
+    def _statuses(self) -> dict[Path, str]:
+        """Of every run, by its folder."""
+        found = sorted(path.parent for path in self.folder.rglob("meta.json"))
         if not found:
             raise BadInput(f"{self.folder} should hold runs, found no meta.json in or below it")
+        return {folder: status_of(folder) for folder in found}
+
+    @cached_property
+    def folders(self) -> list[Path]:
+        """Of the runs that count."""
+        found = [folder for folder, status in self._statuses.items() if status not in UNFINISHED]
+        if not found:
+            raise BadInput(f"{self.folder} should hold runs that came to their end, found {self._left_out}")
         return found
+
+    @property
+    def _left_out(self) -> str:
+        counts = Counter(status for status in self._statuses.values() if status in UNFINISHED)
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+    @cached_property
+    def metas(self) -> list[dict[str, Any]]:
+        return [json.loads((folder / "meta.json").read_text()) for folder in self.folders]
+
+    @property
+    def configs(self) -> list[dict[str, Any]]:
+        return [meta["config"] for meta in self.metas]
 
     @property
     def experiment(self) -> str | None:
@@ -63,17 +94,17 @@ class Runs:
 
     @property
     def told(self) -> str:
-        """How many runs there are, and at each width where these are not equally many."""
+        """How many runs there are, and at each width where these are not equally many; and which are left out."""
         widths = Counter(float(config["width"]) for config in self.configs)
         each = ", ".join(f"{count} at width {width:g}" for width, count in sorted(widths.items()))
         count = f"{len(self.configs)} run{'s' * (len(self.configs) > 1)}"
-        return f"{count}: {each}" if len(set(widths.values())) > 1 else count
+        told = f"{count}: {each}" if len(set(widths.values())) > 1 else count
+        return f"{told}; left out: {self._left_out}" if self._left_out else told
 
     @property
     def command(self) -> str:
         """What makes these runs: the experiment and its scale, and what was overridden by hand."""
-        folders = [path.parent for path in self.folder.rglob("meta.json")]
-        given = [_task_overrides(folder / ".hydra" / "overrides.yaml") for folder in folders]
+        given = [_task_overrides(folder / ".hydra" / "overrides.yaml") for folder in self.folders]
         same = [one for one in given[0] if all(one in other for other in given)] if given else []
         rest = [one for one in same if not one.startswith(("experiment=", "scale=", "data_root="))]
         words = ["python", "-m", "runner", "-m", f"experiment={self.experiment}", f"scale={self.scale}", *rest]
@@ -140,8 +171,11 @@ def study(experiment: str) -> Study:
 
 
 def judged(claim: Claim, runs: Runs) -> Finding:
-    """Its finding; a sweep that lacks what the rule needs leaves it open, and says what is missing."""
+    """Its finding; a sweep that lacks what the rule needs leaves it open."""
     try:
         return claim.judge(runs)
-    except (BadInput, KeyError, IndexError, ValueError) as error:
-        return Finding(Outcome.UNDECIDED, f"These runs lack what the rule needs ({type(error).__name__}: {error}).")
+    except BadInput as error:
+        return Finding(Outcome.UNDECIDED, f"These runs lack what the rule needs: {error}.")
+    except (LookupError, ValueError) as error:
+        log.warning("The rule of %s stopped: %r", claim.name, error)
+        return Finding(Outcome.UNDECIDED, f"These runs ({runs.told}) lack settings that the rule compares.")

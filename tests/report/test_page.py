@@ -1,5 +1,6 @@
 """scripts/report.py on a sweep made by hand, and its page in a real browser where there is one."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -95,6 +96,30 @@ def test_a_figure_that_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
 def test_runs_without_what_a_rule_needs_leave_it_open(tmp_path: Path) -> None:
     claim = Claim("a", "a claim", "a rule", lambda runs: Finding(Outcome.HOLDS, str(runs.metrics["no such column"])))
     assert judged(claim, Runs(sweep(tmp_path / "a"))).outcome is Outcome.UNDECIDED
+
+
+def test_runs_that_have_not_come_to_their_end_are_left_out(tmp_path: Path) -> None:
+    """As in a sweep that is still under way: what such a run measured last is not its end."""
+    folder = sweep(tmp_path / "a")
+    for number, status in ((0, "running"), (4, "failed"), (5, "diverged")):
+        (folder / f"run{number}" / "status.json").write_text(json.dumps({"status": status, "step": 3}))
+    runs = Runs(folder)
+    assert set(runs.metrics["run"]) == {"run1", "run2", "run3", "run5"}
+    assert runs.told == "4 runs; left out: 1 running, 1 failed"
+    for path in folder.rglob("status.json"):
+        path.write_text(json.dumps({"status": "interrupted", "step": 3}))
+    ended = report(folder)
+    assert ended.returncode == 2
+    assert "should hold runs that came to their end, found 6 interrupted" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_of_several_folders_those_without_an_experiment_are_passed_over(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "a")
+    (tmp_path / "empty").mkdir()
+    ended = report(folder, tmp_path / "empty")
+    assert ended.returncode == 0, ended.stderr
+    assert f"passed over: {tmp_path / 'empty'} should hold runs" in ended.stderr
 
 
 def test_what_is_said_is_escaped() -> None:
