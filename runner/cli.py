@@ -56,10 +56,11 @@ def task(cfg: DictConfig) -> None:
     hydra_cfg = cast(DictConfig, HydraConfig.instance().cfg)
     folder, overrides = Path(hydra_cfg.hydra.runtime.output_dir), list(hydra_cfg.hydra.overrides.task)
     if cfg.plan:
-        with suppress(OSError):
-            for made in (folder, folder.parent, folder.parent.parent):
-                made.rmdir()  # by Hydra, and empty
-        plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0]], Console())
+        unmake(folder)
+        try:
+            plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0]], Console())
+        except BadInput as error:
+            raise Carried(error) from error
         return
     jobs_are_processes = "submitit" in launcher_of(hydra_cfg)
     if hydra_cfg.hydra.mode == RunMode.MULTIRUN and not jobs_are_processes:
@@ -70,8 +71,7 @@ def task(cfg: DictConfig) -> None:
     try:
         ended = execute(cfg, folder, overrides, hydra_cfg)
     except Exception as error:
-        with suppress(OSError):
-            folder.rmdir()  # Hydra made it; one that is still empty belongs to a refused run
+        unmake(folder)
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
             if not isinstance(error, BadInput):
                 traceback.print_exception(error)
@@ -84,6 +84,18 @@ def task(cfg: DictConfig) -> None:
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
             cluster.leave(ended.reason)
         raise Stopped(128 + signal.Signals[ended.reason])
+
+
+def unmake(folder: Path) -> None:
+    """Remove what Hydra made for a job that does not start: its folder and those above it, as far as they are empty and
+    below the one where the program was called."""
+    here = Path.cwd()
+    with suppress(OSError):
+        for made in (folder.absolute(), *folder.absolute().parents):
+            if here not in made.parents:
+                break
+            with suppress(FileNotFoundError):
+                made.rmdir()
 
 
 class Planned(BaseException):
@@ -241,6 +253,8 @@ def message(error: BaseException) -> str:
             f"unknown key {unknown[2]}{meant(unknown[2])}; `python -m runner --cfg job` with the same groups lists all"
         )
     text = re.sub(r"\w+ raised while resolving interpolation: ", "", text)
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{missing[1]} should be given, found nothing: {missing[1]}=…"
     if missing := re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'", text):
         return (
             f"hydra/launcher: {missing[1]} comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"

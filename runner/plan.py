@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -163,22 +164,24 @@ def distinct(cfgs: Sequence[DictConfig], names: Sequence[str]) -> list[tuple[Dic
     return list(found.values())
 
 
+HEADINGS = (
+    "\nruns",
+    "\nparameters",
+    "GiB of\nmemory",
+    "with\nprobes",
+    "s /\nepoch",
+    "hours\na run",
+    "in\nprobes",
+    "MiB of\ndisk",
+)
+
+
 def table(names: Sequence[str], estimates: Sequence[Estimate], counts: Sequence[int]) -> Table:
     """What each distinct job costs, and all of them."""
-    shown = Table(title="what it will cost")
-    headings = (
-        "job",
-        "runs",
-        "parameters",
-        "memory, GiB",
-        "with probes",
-        "s / epoch",
-        "hours a run",
-        "probes",
-        "disk, MiB",
-    )
-    for heading in headings:
-        shown.add_column(heading, justify="left" if heading == "job" else "right", overflow="fold")
+    shown = Table(title="what it will cost", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    shown.add_column("job", overflow="fold", min_width=12)
+    for heading in HEADINGS:
+        shown.add_column(heading, justify="right", no_wrap=True)
     for name, one, count in zip(names, estimates, counts, strict=True):
         epochs = max(one.steps, 1) / one.steps_per_epoch
         cells = (
@@ -196,7 +199,8 @@ def totals(estimates: Sequence[Estimate], counts: Sequence[int]) -> str:
     longest = max(one.seconds for one in estimates) / 3600
     disk = sum(one.disk_bytes * count for one, count in zip(estimates, counts, strict=True)) / 2**30
     on = ", ".join(f"{max(hours / n, longest):.3g} on {n}" for n in DEVICES if n <= sum(counts))
-    return f"{sum(counts)} runs, {disk:.2g} GiB on disk; hours in all, by the number of devices: {on}"
+    runs = f"{sum(counts)} run{'s' * (sum(counts) > 1)}"
+    return f"{runs}, {disk:.2g} GiB on disk; hours in all, by the number of devices: {on}"
 
 
 def show(cfgs: Sequence[DictConfig], names: Sequence[str], console: Console) -> None:

@@ -44,15 +44,31 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, list) and all(any(fits(entry, one) for one in items or [Any]) for entry in value)
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return isinstance(value, dict)
-    return not getattr(annotation, "__module__", "").startswith("torch")  # no yaml holds a tensor or a module
+    return not _is_torchs(annotation)  # no yaml holds a tensor or a module
 
 
-def _describe(annotation: Any) -> str:
-    return (
-        annotation.__name__
-        if inspect.isclass(annotation) and not typing.get_args(annotation)
-        else (str(annotation).replace("typing.", "").replace("collections.abc.", ""))
-    )
+NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null", None: "null"}
+
+
+def describe(annotation: Any) -> str:
+    """What `annotation` admits, in the words of a yaml."""
+    if annotation in NAMES:
+        return NAMES[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        kinds = sorted((one for one in arguments if not _is_torchs(one)), key=lambda one: one is not type(None))
+        return " or ".join(map(describe, kinds))  # null first
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        return f"a list, each {describe(arguments[0])}" if arguments else "a list"
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "a mapping"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _is_torchs(annotation: Any) -> bool:
+    return getattr(annotation, "__module__", "").startswith("torch")
 
 
 def locate(node: DictConfig, path: str) -> Callable[..., Any]:
@@ -89,7 +105,7 @@ def check(node: DictConfig, path: str, given: Sequence[str] = ()) -> None:
                 continue
             raise BadInput(f"{path}.{key} is no key of {name}; it takes {', '.join(named)}")
         if not fits(value, named[key].annotation) and not (isinstance(value, dict) and "_target_" in value):
-            wanted = _describe(named[key].annotation)
+            wanted = describe(named[key].annotation)
             raise BadInput(f"{path}.{key} should be {wanted}, found {value!r} ({type(value).__name__})")
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in values and key not in given:

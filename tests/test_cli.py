@@ -115,7 +115,9 @@ BAD = {
     "device=cuda:99": "device=cuda:99 is not there",
     "device=tpu": "device should be auto, cpu, cuda",
     "arch.activation=foo": "arch.activation should be",
-    "arch.depth=x": "arch.depth should be int, found 'x'",
+    "arch.depth=x": "arch.depth should be an integer, found 'x'",
+    "arch=custom": "arch._target_ should be given",
+    "optimizer.lr=abc": "optimizer.lr should be a number, found 'abc'",
     "optimizer.lr=-1": "optimizer: Invalid learning rate",
     "probe.fd.mu=-1": "mu should be lr, a positive number",
     "probe.split.every=0": "every should be null or at least 1",
@@ -139,7 +141,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
     assert "Traceback" not in said
     assert said.startswith("runner: ")
     assert not list(tmp_path.rglob("*.csv"))
-    assert not list((tmp_path / "outputs").glob("*/*")), "a refused run leaves no folder"
+    assert not list(tmp_path.glob("*/*")), "a refused run leaves no folder"
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_networks_and_losses_of_the_users_own(tmp_path: Path) -> None:
     assert "arch.hiden is no key of Net; it takes outputs, input_shape, hidden, slope" in wrong.stderr
     typed = runner(tmp_path, *own, "arch.hidden=seven")
     assert typed.returncode == 2
-    assert "arch.hidden should be int, found 'seven'" in typed.stderr
+    assert "arch.hidden should be an integer, found 'seven'" in typed.stderr
     other = runner(tmp_path, *own, "optimizer=custom", "optimizer._target_=torch.optim.NAdam", "optimizer.lr=1e-3")
     assert other.returncode == 0, other.stderr
 

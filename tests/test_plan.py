@@ -63,9 +63,15 @@ def test_totals() -> None:
 def test_the_command(tmp_path: Path, sweep: bool) -> None:
     many = ["-m", "width=1,2", "seed=0,1"] if sweep else []
     result = subprocess.run(
-        command(*many, *SMALL, "steps=5", "plan=true"), cwd=tmp_path, env=env(), capture_output=True, text=True
+        command(*many, *SMALL, "steps=5", "plan=true"),
+        cwd=tmp_path,
+        env=env(COLUMNS="80"),
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert f"{4 if sweep else 1} runs" in result.stdout
+    assert ("4 runs" if sweep else "1 run,") in result.stdout
+    assert " MiB of" in result.stdout, "the last column should be seen on a terminal of 80 characters"
+    assert not (tmp_path / "outputs").exists()
     assert "66" in result.stdout  # parameters
     assert not list(tmp_path.rglob("*.csv"))
