@@ -36,13 +36,14 @@ def experiment(setting: str, *overrides: str) -> Experiment:
 
 
 @contextmanager
-def loop(run: Experiment, steps: int) -> Iterator[Callable[[], Costs]]:
-    """A call that trains on for so many steps, rows written as ever, and tells what was spent on what."""
+def loop(run: Experiment, steps: int) -> Iterator[Callable[..., Costs]]:
+    """A call that trains on for so many steps, or for as many as it is given, rows written as ever, and tells what was
+    spent on what."""
     with tempfile.TemporaryDirectory() as folder:
         progress = Progress(run, Path(folder))
         progress.begin(None)
 
-        def turn() -> Costs:
+        def turn(steps: int = steps) -> Costs:
             costs = Costs(list(run.probes), run.device)
             run.steps = progress.step + steps - 1  # the last of the forward and backward passes is without an update
             hooks = Hooks(lambda step: None, lambda: "", lambda step, row: None, float("inf"))
