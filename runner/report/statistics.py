@@ -125,13 +125,16 @@ def difference(first: Interval, second: Interval) -> Interval:
 def trend(frame: pd.DataFrame, value: str, by: str, over: str = "seed", log: bool = True) -> Interval:
     """How `value` goes with `by`: the least-squares slope for each `over` (each seed by itself, so that what the seeds
     have in common drops out), and the t-interval of their mean. Both axes are logarithmic; with `log=False` only `by`
-    is, to base 2: the change for each doubling, for values of either sign."""
+    is, to base 2: the change for each doubling, for values of either sign. A seed with a value that has no logarithm
+    has no slope, and is left out."""
     slopes = []
     for _, rows in frame.groupby(over):
         means = rows.groupby(by)[value].mean().dropna()
         if len(means) > 1:
             x = np.log2(means.index.to_numpy(float))
-            slopes.append(float(_slope(x, np.log2(means.to_numpy()) if log else means.to_numpy())))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                y = np.log2(means.to_numpy()) if log else means.to_numpy()
+                slopes.append(float(_slope(x, y)))
     return mean(slopes)
 
 
