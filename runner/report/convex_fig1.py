@@ -149,7 +149,8 @@ def _high_at_both_ends(curvature: Curvature, form: str, of: str) -> Claim:
         "With x the mean over the first or the last tenth of the steps and y that over the middle (20 % to 80 %), the "
         "excess (x - |y|) / (|x| + |y|) is 1/3 where x is twice |y|, and -1 where x is negative. Its mean over widths, "
         "with the interval over seeds, lies above 1/3 at both ends; it fails if it lies below at one. The last tenth "
-        f"is left open unless the training loss there has come down to less than {CONVERGED:.0%} of that in the first.",
+        f"is left open unless the training loss there has come down to less than {CONVERGED:.0%} of that in the first: "
+        "runs that train less can only fail, or stay open.",
         lambda runs: high_at_both_ends(paper_setting(runs), curvature, form),
     )
 
@@ -158,8 +159,9 @@ def _wider_is_larger(curvature: Curvature, form: str, of: str) -> Claim:
     return Claim(
         f"{of}wider is larger, {FORMS[form]}",
         f"(c) The wider the network, the larger it is; here {curvature.text} as {FORMS[form]}.",
-        "Over all epochs and pairs of widths of a seed, the share in which the wider network's mean over the epoch is "
-        "larger has an interval over seeds above 1/2.",
+        "Over all epochs and pairs of widths of a seed, the share in which the wider network's mean over the epoch's "
+        "measured steps is larger has an interval over seeds above 1/2."
+        + (" At equal epoch mu is equal too: the same verdict as that of g'Hg / g'g." if form == "times_mu" else ""),
         lambda runs: wider_is_larger(paper_setting(runs), curvature, form),
     )
 

@@ -4,19 +4,35 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from runner.report.statistics import Interval, Outcome, above, all_of, below, bootstrap_slope, correlation, mean, share
+from runner.report.statistics import (
+    LEVEL,
+    Interval,
+    Outcome,
+    above,
+    all_of,
+    below,
+    bootstrap_slope,
+    correlation,
+    mean,
+    share,
+)
 from runner.report.study import Finding
 
 SELDOM = 0.1  # share of steps with negative curvature
 CLOSE = 0.9  # rank correlation
 STARTS = 20  # of which a mean tells something
 MANY = 6  # settings of which each is still told
+EARLY = 100  # steps
 RUN = ["seed", "replica"]
 
-SELDOM_RULE = f"The share of steps with g'Hg < 0, a mean over seeds, lies below {SELDOM:g} in every setting."
+SELDOM_RULE = (
+    f"The share of steps with g'Hg < 0, a mean over seeds, lies below {SELDOM:g} in every setting, with intervals that "
+    "hold together (Bonferroni). It is of the whole run, and goes with its length: negative steps lie early."
+)
 FOLLOWS_RULE = (
     f"Spearman's rank correlation of their changes from one step to the next (of their values it would be high by "
-    f"their common trend alone), a mean over seeds, lies above {CLOSE:g} in every setting."
+    f"their common trend alone), a mean over seeds, lies above {CLOSE:g} in every setting, with intervals that hold "
+    "together (Bonferroni)."
 )
 
 STARTS_RULE = (
@@ -37,7 +53,10 @@ def seldom_negative(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     """Claim (a)."""
     found = negative_share(metrics, by)
     outcomes = [below(one, SELDOM) for one in found.values()]
-    return Finding(all_of(outcomes), f"Share of steps with g'Hg < 0: {_said(found, label, outcomes)}.")
+    early = [f"{one.value:.2g}" for one in negative_share(metrics[metrics["step"] < EARLY], by).values()]
+    first = ", ".join(early) if len(early) <= MANY else f"{min(early, key=float)} to {max(early, key=float)}"
+    said = f"Share of steps with g'Hg < 0: {_said(found, label, outcomes)}; of the first {EARLY} steps: {first}."
+    return Finding(all_of(outcomes), said)
 
 
 def follows(metrics: pd.DataFrame, by: str, label: str) -> Finding:
@@ -53,8 +72,8 @@ def starts_closer(metrics: pd.DataFrame) -> Finding:
     start = at_start(metrics)
     groups = dict(list(start.groupby("width")["size"]))
     slope = bootstrap_slope(list(groups.values()), list(groups), lambda x: x.mean(axis=-1))
-    means = ", ".join(f"{mean(sizes)} at width {width:g}" for width, sizes in groups.items())
-    said = f"|g'H_r g| / g'g at the start, means over {slope.n} starts: {means}; log-log slope {slope}."
+    means = ", ".join(f"{mean(sizes)} at width {width:g} ({len(sizes)} starts)" for width, sizes in groups.items())
+    said = f"Mean |g'H_r g| / g'g at the start: {means}; log-log slope {slope}."
     return Finding(below(slope) if slope.n >= STARTS else Outcome.UNDECIDED, said)
 
 
@@ -73,14 +92,13 @@ def _over_runs(
     metrics: pd.DataFrame,
     by: str,
     find: Callable[[pd.DataFrame], float],
-    average: Callable[[Iterable[float]], Interval] = mean,
+    average: Callable[[Iterable[float], float], Interval] = mean,
 ) -> dict[object, Interval]:
-    """The mean over runs of what is found in each, for each setting."""
-    measured = metrics.dropna(subset=["split_gHg"])
-    return {
-        setting: average(find(one) for _, one in rows.groupby(RUN))
-        for setting, rows in measured.groupby(by, sort=False)
-    }
+    """The mean over runs of what is found in each, for each setting, at the level at which all of them hold together
+    (Bonferroni)."""
+    settings = list(metrics.dropna(subset=["split_gHg"]).groupby(by, sort=False))
+    level = 1 - (1 - LEVEL) / max(len(settings), 1)
+    return {setting: average([find(one) for _, one in rows.groupby(RUN)], level) for setting, rows in settings}
 
 
 def _said(found: dict[object, Interval], label: str, outcomes: list[Outcome]) -> str:

@@ -10,6 +10,8 @@ from runner.report.study import Claim, Finding, Plot, Study
 
 SIGNS = {Outcome.HOLDS: ("✓", "holds"), Outcome.FAILS: ("✗", "fails"), Outcome.UNDECIDED: ("?", "open")}
 
+INTERVALS = "Intervals hold with 95 %, over independent starts, on one draw of the data unless a sweep draws several."
+
 STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1c1e21; --soft: #5b6168; --line: #d9dce0; --card: #f6f7f9;
   --holds: #00664a; --fails: #a63c00; --open: #4d5866; }
@@ -76,8 +78,8 @@ def _summary(sections: Sequence[Section]) -> str:
         for claim, finding in one.findings:
             rows.append(f"<tr><td>{escape(claim.text)}</td><td>{_badge(finding.outcome)}</td></tr>")
     return (
-        '<p class="soft">Intervals are 95 % confidence intervals over independent runs. A verdict is computed from the '
-        "runs' tables by the rule that is written beside it.</p>\n"
+        f'<p class="soft">{INTERVALS} A verdict is computed from the runs\' tables by the rule that is written beside '
+        "it.</p>\n"
         f'<div class="wide"><table class="verdicts">{"".join(rows)}</table></div>\n'
     )
 
@@ -128,9 +130,7 @@ def markdown(title: str, sections: Sequence[Section], figures: str) -> str:
             for number, (claim, finding) in enumerate(one.findings)
         ],
     )
-    intro = (
-        "Intervals are 95 % confidence intervals over independent runs; each verdict is computed by the rule beside it."
-    )
+    intro = f"{INTERVALS} Each verdict is computed by the rule beside it."
     return "\n".join([f"# {title}\n", f"{intro}\n", summary, *(_chapter(one, figures) for one in sections)])
 
 

@@ -45,8 +45,11 @@ def mean(values: Iterable[float], level: float = LEVEL) -> Interval:
 
 
 def share(values: Iterable[float], level: float = LEVEL) -> Interval:
-    """The mean of shares, one of each run, whose interval ends where shares do."""
+    """The mean of shares, one of each run, whose interval ends where shares do. A few shares that are equal by chance
+    tell nothing of their spread, unless they are 0 or 1."""
     found = mean(values, level)
+    if found.low == found.high and 0 < found.value < 1:
+        return replace(found, low=-math.inf, high=math.inf)
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if found.n > 1 else found
 
 
@@ -112,6 +115,12 @@ def bootstrap_slope(
     drawn = [statistic(one[generator.integers(len(one), size=(draws, len(one)))]) for one in samples]
     low, high = np.quantile(_slope(np.log(x), np.log(np.stack(drawn))), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(fitted), float(low), float(high), min(map(len, samples)))
+
+
+def pooled_correlation(sums: np.ndarray) -> float:
+    """From sums (groups, 3) of xy, xx and yy, with x and y centred."""
+    xy, xx, yy = sums.sum(axis=0)
+    return float(xy / np.sqrt(xx * yy)) if xx * yy > 0 else math.nan
 
 
 def difference(first: Interval, second: Interval) -> Interval:

@@ -33,7 +33,7 @@ ZERO_RULE = (
 )
 SLOPE_RULE = (
     f"The log-log slope of {{}} over n lies below {STEEP:g} in each setting, with its bootstrap interval over networks "
-    f"(the claim's slope is -1; finite widths make it steeper)."
+    f"(the claim's slope is -1, in the limit of wide networks)."
 )
 NORM_RULE = (
     f"In each setting the log-log slope over n of the median of |grad f| lies within +-{CONSTANT:g}, and that of its "

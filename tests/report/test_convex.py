@@ -130,7 +130,7 @@ def test_theorem_2_holds(tmp_path: Path) -> None:
 
 def test_theorem_2_fails(tmp_path: Path) -> None:
     runs = thm2_sweep(tmp_path / "rising", lambda n, d: np.sqrt(n * d) / 10)
-    for name in ("width", "input dimension", "both", "informative"):
+    for name in ("width", "input dimension", "both", "bound improves", "informative"):
         assert verdict(runs, "convex_thm2", name) == Outcome.FAILS
     # What the narrow networks promise, and the widest do not keep.
     runs = thm2_sweep(tmp_path / "broken", lambda n, d: 1.5 if n == 40 else 1 / n)

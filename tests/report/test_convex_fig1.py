@@ -172,6 +172,8 @@ def narrow(width: float, done: np.ndarray) -> np.ndarray:
         ("held out", {"exact": negative}, FAILS),
         ("equal loss", {"exact": rising, "loss": lambda width, done: 4 - done}, HOLDS),
         ("equal loss", {"exact": narrow, "loss": lambda width, done: 4 - done}, FAILS),
+        ("every rate, (a)", {"exact": rising}, HOLDS),
+        ("every rate, (a)", {"exact": rising, "rates": {"low_rate": negative}}, FAILS),
         ("every rate", {"exact": rising}, HOLDS),
         ("every rate", {"exact": rising, "rates": {"low_rate": narrow}}, FAILS),
         ("every rate", {"exact": rising, "rates": {"low_rate": lambda width, done: 1 + 0 * done}}, OPEN),

@@ -54,6 +54,8 @@ def test_intervals_cover_the_truth(interval: object, draw: object, truth: float,
 def test_shares_end_at_0_and_1() -> None:
     assert (share([0.9, 1.0, 0.95]).high, share([0.0, 0.0, 0.1]).low) == (1.0, 0.0)
     assert share([0.5]).high == math.inf
+    assert share([0.75, 0.75, 0.75]).low == -math.inf  # equal by chance
+    assert share([1.0, 1.0, 1.0]).low == 1.0
 
 
 def test_proportion_is_wilsons() -> None:

@@ -114,12 +114,16 @@ def test_residual_and_norm_are_judged_both_ways(
 
 
 def walk(optimizer: str, rate: float, depth: int, leaves: np.ndarray) -> Job:
-    """Networks that leave the plateau at these steps (inf: never); deeper ones start with less curvature."""
+    """Networks that leave the plateau at these steps (inf: never), each of less curvature at the start than the one
+    before; deeper ones have less too."""
     steps = np.arange(0, 101, 5)
     tables = []
     for replica, at in enumerate(leaves):
         loss = np.where(steps < at, 2.3, 0.2)
-        start = {"spectrum_largest": [4.0 / depth, *[np.nan] * 20], "spectrum_smallest": [0.0, *[np.nan] * 20]}
+        start = {
+            "spectrum_largest": [(4.0 - replica / 10) / depth, *[np.nan] * 20],
+            "spectrum_smallest": [0.0, *[np.nan] * 20],
+        }
         tables.append(pd.DataFrame({"step": steps, "replica": replica, "train_loss": loss, "grad_norm": 0.1, **start}))
     values = {
         "arch.depth": depth,
@@ -130,11 +134,12 @@ def walk(optimizer: str, rate: float, depth: int, leaves: np.ndarray) -> Job:
     return values, {"metrics": pd.concat(tables)}
 
 
-def walks(sgd: float, adam: float, order: tuple[float, ...] = (10, 30)) -> list[Job]:
-    """The deepest networks leave at these steps; SGD's shallower ones in this order."""
+def walks(sgd: float, adam: float, order: tuple[float, ...] = (10, 30), spread: float = 20) -> list[Job]:
+    """The deepest networks leave at these steps; SGD's shallower ones in this order. `spread`: how much later SGD's
+    networks of least curvature leave."""
     jobs = [walk("Adam", rate, depth, np.full(10, adam)) for rate in (0.001, 0.1) for depth in (4, 8, 16)]
     for depth, at in zip((4, 8, 16), (*order, sgd), strict=True):
-        jobs.append(walk("SGD", 0.1, depth, np.full(10, at) + np.linspace(0, 1, 10)))
+        jobs.append(walk("SGD", 0.1, depth, np.full(10, at) + np.linspace(0, spread, 10)))
         jobs.append(walk("SGD", 0.001, depth, np.full(10, np.inf)))
     return jobs
 
@@ -143,7 +148,7 @@ def walks(sgd: float, adam: float, order: tuple[float, ...] = (10, 30)) -> list[
     ("jobs", "found"),
     [
         (walks(np.inf, 20), ("holds", "holds")),
-        (walks(15, 20, (40, 30)), ("does not hold", "does not hold")),
+        (walks(35, 20, (30, 40), -20), ("does not hold", "does not hold")),
         (walks(np.inf, np.inf, (np.inf, np.inf)), ("does not hold", "undecided at this scale")),
     ],
 )

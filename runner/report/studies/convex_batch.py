@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.report.drawing import legend
-from runner.report.statistics import Interval, above, all_of, below, bootstrap, mean, trend, within
+from runner.report.statistics import Interval, above, all_of, below, bootstrap, mean, pooled_correlation, trend, within
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
 
@@ -71,13 +71,8 @@ def goes_together(runs: Runs) -> Finding:
     ranks = frame.groupby([*ARM, "batch"])[["cosine", "residual"]].rank(pct=True) - 0.5
     networks = [rows.to_numpy() for _, rows in ranks.groupby(frame["replica"])]
     sums = np.array([[(x * y).sum(), (x * x).sum(), (y * y).sum()] for x, y in (rows.T for rows in networks)])
-    found = bootstrap(sums, _correlation)
+    found = bootstrap(sums, pooled_correlation)
     return Finding(above(found), f"Rank correlation within settings: {found}, {len(networks)} networks in each.")
-
-
-def _correlation(sums: np.ndarray) -> float:
-    xy, xx, yy = sums.sum(axis=0)
-    return float(xy / np.sqrt(xx * yy))
 
 
 def gradient_orthogonal(runs: Runs) -> Finding:
@@ -174,13 +169,13 @@ STUDY = Study(
     claims=(
         Claim(
             "batch size",
-            "g'H_r g is much smaller in a batch: |g'H_r g| / g'g falls with the batch size.",
+            "g'H_r g is smaller in a batch: |g'H_r g| / g'g falls with the batch size.",
             "Its log-log slope over the batch size, fitted for each network, has a mean below zero in each setting.",
             residual_falls,
         ),
         Claim(
             "samples",
-            "The gradients of single samples are nearly orthogonal.",
+            "(premise) The gradients of single samples are nearly orthogonal.",
             f"The mean cosine between them, a mean over networks at the largest batch, lies within +-{NEAR:g} in each "
             "setting.",
             samples_orthogonal,

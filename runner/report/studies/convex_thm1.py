@@ -59,7 +59,8 @@ STUDY = Study(
         Claim("norm", "|grad f| tends to a constant (norm preservation).", theorem1.NORM_RULE, norm_preserved),
         Claim(
             "residual part",
-            "Carried over to the loss: E[g'H_r g] = 0 as well. (It is l'^3 Q for one sample, and l' goes with f.)",
+            "Carried over to the loss, here the squared one: E[g'H_r g] = 0 as well. (It is l'^3 Q for one sample, and "
+            "l' goes with f; the theorem is about losses with bounded derivatives.)",
             theorem1.ZERO_RULE,
             residual_zero,
         ),

@@ -32,7 +32,9 @@ def place_stays(runs: Runs) -> Finding:
     said = " and ".join(f"{number} × {one}" for number, one in zip(("λ₁", "λ₂"), moved.values(), strict=True))
     outcome = all_of(within(one, 1 / FACTOR, FACTOR) for one in moved.values())
     sizes = f"From n = {found['n'].min()} to n = {found['n'].max()} parameters the medians move to"
-    return Finding(outcome, f"{sizes} {said}.")
+    medians = found.groupby("n")[["lambda1", "lambda2"]].median()
+    each = ", ".join(f"{one.lambda1:.2g} and {one.lambda2:.2g} at n = {one.Index}" for one in medians.itertuples())
+    return Finding(outcome, f"{sizes} {said} (λ₁ and λ₂: {each}).")
 
 
 def _ratio(first: np.ndarray, second: np.ndarray) -> Interval:
@@ -115,7 +117,7 @@ def starts(runs: Runs) -> Figure:
 def remark(runs: Runs) -> str:
     return (
         f"{spectra.outcomes(runs, 'width')} Starts that stayed at ln 2 have a dead layer: their spectra do not count. "
-        "All others stop at the same |g|: that the isolated eigenvalues agree over sizes is said of this rule."
+        "All others stop at the same |g|, and how large the isolated eigenvalues are depends on that rule."
     )
 
 

@@ -62,7 +62,10 @@ def distributions(runs: Runs) -> Figure:
 
 
 def remark(runs: Runs) -> str:
-    return f"{spectra.outcomes(runs, 'width')} Only converged starts are counted."
+    return (
+        f"{spectra.outcomes(runs, 'width')} Only converged starts are counted: those that are slow to converge need "
+        "not be like the others, and the intervals do not cover what their absence does."
+    )
 
 
 STUDY = Study(

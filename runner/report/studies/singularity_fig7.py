@@ -10,21 +10,31 @@ from matplotlib.figure import Figure
 
 from runner.report import spectra
 from runner.report.drawing import legend
-from runner.report.statistics import above, all_of, median, trend
+from runner.report.statistics import Interval, above, all_of, median, trend
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE
 
 STD = "dataset.std"
 TOP = {"lambda1": "$\\lambda_1$", "lambda2": "$\\lambda_2$"}
 TEXTS = ("λ₁", "λ₂")
+MOST = 0.9  # of the starts
 
 
 def grow(runs: Runs) -> Finding:
     """From the least standard deviation to the largest."""
     found = left_the_plateau(runs)
     slopes = [trend(found, name, STD, over="replica") for name in TOP]
-    said = " and ".join(f"{one} of {text}" for one, text in zip(slopes, TEXTS, strict=True))
-    return Finding(all_of(above(one) for one in slopes), f"Log-log slope over σ: {said}.")
+    said = f"Log-log slope over σ: {_each(slopes)}"
+    ended = (found["outcome"] == "converged").groupby(found[STD]).mean()
+    minima = found[found[STD].isin(ended[ended >= MOST].index)]
+    if 1 < minima[STD].nunique() < len(ended):
+        among = _each([trend(minima, name, STD, over="replica") for name in TOP])
+        said += f"; over those up to σ = {minima[STD].max():g}, where {MOST:.0%} of the starts converged: {among}"
+    return Finding(all_of(above(one) for one in slopes), f"{said}.")
+
+
+def _each(slopes: list[Interval]) -> str:
+    return " and ".join(f"{one} of {text}" for one, text in zip(slopes, TEXTS, strict=True))
 
 
 def beyond(runs: Runs) -> Finding:

@@ -25,9 +25,10 @@ def flat(runs: Runs) -> Finding:
     apart = mean(last["distance"] / last["travelled"])
     outcome = all_of([below(barrier, FLAT), above(apart, APART)])
     said = (
-        f"Highest barrier on the way, by the loss at the start: {barrier}; distance at the last step, by the way from "
+        f"Highest barrier on the way, by the loss at the start: {barrier} (the last one by the loss it ends at: "
+        f"{mean(last['barrier'] / last['end'])}); distance at the last step, by the way from the start: {apart}."
     )
-    return Finding(outcome, f"{said}the start: {apart}.")
+    return Finding(outcome, said)
 
 
 def decreases(runs: Runs) -> Finding:

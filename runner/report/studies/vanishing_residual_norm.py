@@ -46,10 +46,10 @@ def _changes(runs: Runs, kind: str, rule: Callable[[Interval], Outcome]) -> Find
     shallow, middle, deep = rows["depth"].min(), rows["depth"].max() // 2, rows["depth"].max()
     found = {size: change(rows, size, middle, deep) for size in SIZES}
     whole = ", ".join(f"{change(rows, size, shallow, deep)}" for size in SIZES)
-    dead = rows[rows["depth"] == deep]["dead"].mean()
+    dead, alive = rows[rows["depth"] == deep]["dead"].mean(), found[SIZES[0]].n
     return Finding(
         all_of(rule(one) for one in found.values()),
-        f"ln of the change from depth {middle} to {deep}, mean over {rows['network'].nunique()} starts: {each(found)} "
+        f"ln of the change from depth {middle} to {deep}, mean over {alive} starts alive at both: {each(found)} "
         f"(from depth {shallow}: {whole}; {dead:.0%} of the deepest dead).",
     )
 
