@@ -67,11 +67,12 @@ def stays(runs: Runs) -> Finding:
     if not {("SGD", deepest), ("Adam", deepest)} <= set(found):
         raise BadInput(f"the runs should have SGD and Adam at depth {deepest}, found {sorted(found)}")
     shares: dict[str, Interval] = {}
-    said, tried = [], escapes(runs)["rate"]
+    said, every = [], escapes(runs)
     for name in NAMES:
         rows = found[name, deepest]
         shares[name] = proportion(int(rows["escaped"].sum()), len(rows))
-        said.append(f"{name} {shares[name]} at its best rate {_placed(rows['rate'].iloc[0], tried)}")
+        mine = every[(every["optimizer"] == name) & (every["depth"] == deepest)]
+        said.append(f"{name} {shares[name]} at {_rate(rows['rate'].iloc[0], mine)}")
     text = (
         f"Share of networks of depth {deepest} that leave in {int(rows['horizon'].iloc[0])} steps: {', '.join(said)}."
     )
@@ -81,10 +82,13 @@ def stays(runs: Runs) -> Finding:
     return Finding(Outcome.FAILS if fails else Outcome.UNDECIDED, text)
 
 
-def _placed(rate: float, tried: pd.Series) -> str:
-    """The rate, and whether it is one of the outermost, beyond which a better one may lie."""
-    ends = {tried.max(): ", the largest tried", tried.min(): ", the smallest tried"}
-    return f"{rate:g}{ends.get(rate, '')}"
+def _rate(rate: float, every: pd.DataFrame) -> str:
+    """The best rate, and whether it is one of the outermost, beyond which a better one may lie."""
+    least, greatest = every["rate"].min(), every["rate"].max()
+    if not every["escaped"].any():
+        return f"every rate from {least:g} to {greatest:g}"
+    ends = {least: ", the least tried", greatest: ", the greatest tried"}
+    return f"its best rate {rate:g}{ends.get(rate, '')}"
 
 
 def grows(runs: Runs) -> Finding:
