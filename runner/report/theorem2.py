@@ -282,8 +282,14 @@ def remark(runs: Runs) -> str:
         "Inputs have unit norm and weights a variance in 1/fan_in, so that the first layer passes on activations whose "
         "squared length goes with n/d: the larger d is, the smaller they are, and with them g'Gg / g'g, which is what "
         "outweighs a negative residual part. With one variance for all layers and normal weights the input dimension "
-        "makes no difference at all, since only the input's length enters."
+        f"makes no difference at all, since only the input's length enters.{dead(runs)}"
     )
+
+
+def dead(runs: Runs) -> str:
+    """A sentence on networks without a gradient, if any: there is no curvature along it."""
+    count, every = int((runs.metrics["grad_norm"] == 0).sum()), len(runs.metrics)
+    return f" {count:,} of {every:,} networks have no gradient at all, and are left out." if count else ""
 
 
 PLOTS = (
