@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -150,12 +150,27 @@ class CheckSweep(Callback):
                 cfgs.append(job)
         if config.plan:
             raise Planned(jobs, cfgs)
+        each_with_a_folder(jobs)
         if launcher_of(config).endswith("slurmlauncher"):
             try:
                 cluster.submitting(config, len(jobs))
             except BadInput as error:
                 raise Carried(error) from error
         sweep.begin(jobs, config, own_processes="basic" in launcher_of(config))
+
+
+def each_with_a_folder(jobs: Sequence[Job]) -> None:
+    """Refuse jobs that are one run: how far it goes, and where, does not tell runs apart."""
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        other = first.setdefault(job.folder, job)
+        if other is not job:
+            raise Carried(
+                BadInput(
+                    f"jobs of a sweep should be different runs, found one as {' '.join(other.overrides)!r} and as "
+                    f"{' '.join(job.overrides)!r}: sweep over what tells runs apart (not steps, epochs or device)"
+                )
+            )
 
 
 def keep_only_what_is_not_given(config: DictConfig, given: set[str]) -> None:

@@ -41,14 +41,27 @@ def execute(
                     "ask for more epochs or steps, or choose another folder with name=… or hydra.run.dir=…"
                 )
             known = folder.read("meta.json") or {}
+            if state:
+                _same_data(folder, known, work)
             accounts = {
                 **work.meta,
+                **({"threads": state["threads"]} if state else {}),
                 "wall_seconds": known.get("wall_seconds", 0.0),
                 "resumed": known.get("resumed", 0) + bool(state),
             }
             write_json(folder.path / "meta.json", accounts)  # first: it says whose folder this is
             folder.write_config(overrides, hydra_cfg)
             return _supervised(folder, work, state, accounts, display)
+
+
+def _same_data(folder: RunFolder, known: dict[str, Any], work: Work) -> None:
+    """Refuse to go on with other data, which the config does not tell apart where `data_root` or a copy has changed."""
+    for key in ("training_samples", "steps_per_epoch"):
+        if key in known and known[key] != work.meta[key]:
+            raise BadInput(
+                f"the data of {folder.path} should have {key}={known[key]}, as when it began, found {work.meta[key]}; "
+                "give it the same data_root, or choose another folder with name=…"
+            )
 
 
 def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | None:

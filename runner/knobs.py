@@ -28,6 +28,8 @@ def check_knobs(cfg: DictConfig) -> None:
     ):
         if cfg[key] is not None and cfg[key] < least:
             raise BadInput(f"{key} should be at least {least}, found {cfg[key]}")
+    if cfg.sweep.jobs_per_device < 1:
+        raise BadInput(f"sweep.jobs_per_device should be at least 1, found {cfg.sweep.jobs_per_device}")
     for key in ("clip_norm", "checkpoint_minutes"):
         if cfg[key] is not None and not cfg[key] > 0:
             raise BadInput(f"{key} should be a number > 0, found {cfg[key]}")

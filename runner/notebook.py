@@ -29,6 +29,8 @@ def run(overrides: Sequence[str] = ()) -> Path:
             folder = Path(str(OmegaConf.select(composed, "hydra.run.dir"))).absolute()
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(message(error)) from error
+    if composed.plan:
+        raise BadInput("plan should be false, found true; python -m runner … plan=true tells what a run will cost")
     cfg = composed.copy()
     with open_dict(cfg):
         del cfg["hydra"]

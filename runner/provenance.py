@@ -28,6 +28,7 @@ def meta(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "git_commit": git_commit(),
         "parameters": sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
+        "training_samples": run.batches.size,
         "steps_per_epoch": run.batches.steps_per_epoch,
     }
 

@@ -91,12 +91,21 @@ class Table:
         self._file = (0, 0)
 
     def start(self, mark: Mark | None = None) -> None:
-        """Begin a new file (None), or go on after the part of the one that is there that a checkpoint knows of."""
+        """Begin a new file (None), or go on after the part of the one that is there that a checkpoint knows of, in the
+        order of its columns: the config may name the probes in another one now."""
         if mark is None:
             self._open(os.O_CREAT | os.O_TRUNC, _Written(0, hashlib.sha256(), [",".join(self.columns) + "\n"]))
             self.flush()
         else:
             self._open(0, _Written(mark.size, verified(self.path, mark), []))
+            self.columns = self._written_columns()
+
+    def _written_columns(self) -> tuple[str, ...]:
+        with self.path.open() as file:
+            found = tuple(file.readline().rstrip("\n").split(","))
+        if set(found) != set(self.columns):
+            raise BadInput(f"{self.path} should have the columns {self.columns}, found {found}; choose another folder")
+        return found
 
     def _open(self, how: int, written: _Written) -> None:
         with explained(self.path):

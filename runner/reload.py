@@ -159,7 +159,7 @@ def measurement(run: Experiment, saved: Saved) -> tuple[Cells, Measurement]:
     known = run.schedule.measures is None  # else the rate follows from the whole path: its cells stay empty
     batch, lr = run.batches(saved.step), set_rate(run, saved.step) if known else 0.0
     loss, error, grad_norm = forward_backward(run, saved.step, batch)
-    cells: Cells = {"step": saved.step, "epoch": saved.step / run.batches.steps_per_epoch}
+    cells: Cells = {"step": saved.step, "epoch": run.batches.epoch(saved.step)}
     cells |= {"replica": saved.replica, "lr": lr if known else None}
     cells |= {"train_loss": loss, "train_error": error, "grad_norm": grad_norm}
     return cells, Measurement(run, saved.step, batch, lr)

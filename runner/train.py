@@ -126,7 +126,7 @@ def add_step(progress: Progress, samples: int, cells: Cells) -> None:
 def look(run: Experiment, step: int, costs: Costs) -> State:
     """The state w_step, after a forward and backward pass on its batch."""
     replica = torch.tensor(run.networks.ids) if run.networks.stacked else 0
-    cells: Cells = {"step": step, "epoch": step / run.batches.steps_per_epoch, "replica": replica}
+    cells: Cells = {"step": step, "epoch": run.batches.epoch(step), "replica": replica}
     if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
         cells |= evaluate(run)
     with costs.training.running():

@@ -65,7 +65,7 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
     for (values, rows), colour in zip(groups, colours, strict=True):
         table = spread(rows, x, column)
         named = ", ".join(f"{knob} {value}" for knob, value in zip(by, values, strict=True))
-        axis.plot(table.index, table["mean"], color=colour, lw=1, label=named or None)
+        axis.plot(table.index, table["mean"], "o-" if len(table) == 1 else "-", color=colour, lw=1, label=named or None)
         axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
     axis.set_title(name)
     axis.set_xlabel(x)

@@ -113,6 +113,7 @@ BAD = {
     "batch_size=1001": "batch_size",
     "precision=fp16": "precision should be fp32, fp64 or bf16, found fp16",
     "device=cuda:99": "device=cuda:99 is not there",
+    "sweep.jobs_per_device=0": "sweep.jobs_per_device should be at least 1, found 0",
     "device=tpu": "device should be auto, cpu, cuda",
     "arch.activation=foo": "arch.activation should be",
     "arch.depth=x": "arch.depth should be an integer, found 'x'",
@@ -237,3 +238,16 @@ def test_help_and_config_need_no_torch(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "width: 1.0" in result.stdout
+
+
+def test_jobs_of_a_sweep_that_are_one_run_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["runner", "-m", "steps=3,6"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capfd.readouterr().err
+    assert "runner: jobs of a sweep should be different runs, found one as 'steps=3' and as 'steps=6'" in said
+    assert not list(tmp_path.rglob("*.csv"))

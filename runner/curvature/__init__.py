@@ -26,6 +26,10 @@ def _problem(
     direction: Direction | None,
     dtype: torch.dtype | None,
 ) -> tuple[BatchLoss, Vector]:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "curvature should be measured outside of torch.inference_mode, in which there are no gradients"
+        )
     loss = BatchLoss(model, loss_fn, inputs, targets, dtype)
     return loss, loss.gradient() if direction is None else as_vector(direction, loss.weights)
 
@@ -51,6 +55,8 @@ def split(
     networks that do something it has no rule for; `double_backward` takes any network, 5 to 9 steps, and a training
     step's memory two to three times.
     """
+    if method not in ("taylor", "double_backward"):
+        raise ValueError(f"method should be taylor or double_backward, found {method!r}")
     loss, v = _problem(model, loss_fn, inputs, targets, direction, dtype)
     return forward.split(loss, v) if method == "taylor" else exact.split_by_double_backward(loss, v)
 

@@ -108,6 +108,11 @@ class Batches:
         mine._rank, mine._ranks = rank, ranks
         return mine
 
+    def epoch(self, step: int) -> float:
+        """Passes over the training data done before `step`: the last batch of an epoch may be a short one."""
+        number, index = divmod(step, self.steps_per_epoch)
+        return (number * self.size + index * self._at_most) / self.size
+
     def samples(self, step: int) -> int:
         """How many are in the batch of `step`, of all ranks together."""
         return min(self._at_most, self.size - step % self.steps_per_epoch * self._at_most)

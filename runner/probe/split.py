@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, zeros_like
 
 from runner.curvature import forward
 from runner.curvature.batch_loss import BatchLoss
@@ -87,5 +87,6 @@ class Split(Probe):
         if self.method == "taylor":
             parts = forward.split(loss, v, chunk=self.at_a_time, compiled=self.compiled)
         else:
-            parts = split_by_double_backward(loss, v)
+            whole = {name: v.get(name, zeros_like(entry)) for name, entry in loss.weights.items()}
+            parts = split_by_double_backward(loss, whole)
         return {"gHg": parts.gHg, "gGg": parts.gGg, "gHrg": parts.gHrg}

@@ -269,6 +269,19 @@ def test_attention_has_second_derivatives(method: str) -> None:
     assert abs(parts.gHg - parts.gGg - parts.gHrg) < 1e-11 * (parts.gGg + abs(parts.gHrg))
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_inference_mode_is_refused(name: str) -> None:
+    """It would make every derivative zero, without a word."""
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside of torch\.inference_mode"):
+        FUNCTIONS[name](nn.Linear(2, 1), half_square, torch.ones(3, 2), torch.ones(3, 1))
+
+
+def test_an_unknown_method_is_refused() -> None:
+    wrong: Any = "tailor"
+    with pytest.raises(ValueError, match="method should be taylor or double_backward, found 'tailor'"):
+        curvature.split(nn.Linear(2, 1), half_square, torch.ones(3, 2), torch.ones(3, 1), method=wrong)
+
+
 def test_unfit_directions_and_steps_are_refused() -> None:
     case = conv_case("none", "train")
     with pytest.raises(ValueError, match="one tensor for each"):

@@ -1,0 +1,68 @@
+"""Runs that are gone on with under a config that says the same otherwise, or on data that are not the same."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import runner
+from runner.errors import BadInput
+
+SMALL = ["dataset.size=40", "dataset.dim=6", "arch.base_width=8", "arch.depth=3", "device=cpu"]
+
+
+def tables(folder: Path) -> list[pd.DataFrame]:
+    return [pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "epochs")]
+
+
+def test_probes_in_another_order_keep_their_columns(tmp_path: Path) -> None:
+    """It is the same run: the values go below the names that the file has."""
+    whole = runner.run([*SMALL, "probe=[fd,split]", "steps=4", f"hydra.run.dir={tmp_path / 'whole'}"])
+    cut = f"hydra.run.dir={tmp_path / 'cut'}"
+    runner.run([*SMALL, "probe=[fd,split]", "steps=2", cut])
+    for found, expected in zip(
+        tables(runner.run([*SMALL, "probe=[split,fd]", "steps=4", cut])), tables(whole), strict=True
+    ):
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    """As when `data_root` holds a larger copy now, which the config does not say."""
+    folder = runner.run([*SMALL, "steps=2", f"hydra.run.dir={tmp_path / 'run'}"])
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["training_samples"] == 40
+    (folder / "meta.json").write_text(json.dumps({**meta, "training_samples": 30}))
+    before = (folder / "metrics.csv").read_bytes()
+    with pytest.raises(BadInput, match="should have training_samples=30, as when it began, found 40"):
+        runner.run([*SMALL, "steps=4", f"hydra.run.dir={folder}"])
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
+def test_a_plan_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="plan should be false"):
+        runner.run([*SMALL, "plan=true", f"hydra.run.dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_epochs_count_samples(tmp_path: Path) -> None:
+    """The last batch of an epoch may be a short one."""
+    folder = runner.run([*SMALL, "batch_size=16", "steps=4", f"hydra.run.dir={tmp_path / 'run'}"])
+    assert pd.read_csv(folder / "metrics.csv")["epoch"].tolist() == [0.0, 0.4, 0.8, 1.0, 1.4]
+
+
+def test_a_slice_of_the_split_by_double_backward(tmp_path: Path) -> None:
+    found = [
+        pd.read_csv(
+            runner.run(
+                [
+                    *SMALL, "precision=fp64", "steps=0", "probe=[split]", "probe.split.per=layer",
+                    f"probe.split.method={method}", f"hydra.run.dir={tmp_path / method}",
+                ]
+            )
+            / "split.csv"
+        )
+        for method in ("taylor", "double_backward")
+    ]  # fmt: skip
+    assert len(found[0]) == 3
+    pd.testing.assert_frame_equal(*found, rtol=1e-10)
