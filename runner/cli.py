@@ -87,13 +87,11 @@ def task(cfg: DictConfig) -> None:
 
 
 def unmake(folder: Path) -> None:
-    """Remove what Hydra made for a job that does not start: its folder and those above it, as far as they are empty and
-    below the one where the program was called."""
-    here = Path.cwd()
+    """Remove what Hydra made for a job that does not start, as far as it is empty: its folder, and those above it that
+    are below the one where the program was called."""
+    here, folder = Path.cwd(), folder.absolute()
     with suppress(OSError):
-        for made in (folder.absolute(), *folder.absolute().parents):
-            if here not in made.parents:
-                break
+        for made in (folder, *(one for one in folder.parents if here in one.parents)):
             with suppress(FileNotFoundError):
                 made.rmdir()
 

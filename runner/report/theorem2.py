@@ -25,6 +25,7 @@ from runner.report.style import ink, ordered, panels
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75)
 CELL = ["dim", "n"]
+SYMBOLS = {"n": "n", "dim": "d"}
 
 
 def draws(runs: Runs) -> pd.DataFrame:
@@ -88,24 +89,23 @@ def ends(frame: pd.DataFrame, along: str, at: str) -> dict[float, Interval]:
     return found
 
 
-def _falls(runs: Runs, along: str, at: str, symbol: str) -> Finding:
+def _falls(runs: Runs, along: str, at: str) -> Finding:
     frame = draws(runs)
     found = ends(frame, along, at)
     least, greatest = frame[along].min(), frame[along].max()
-    said = "; ".join(f"{one} at {symbol} = {value:g}" for value, one in found.items())
-    other = "n" if along == "n" else "d"
+    said = "; ".join(f"{one} at {SYMBOLS[at]} = {value:g}" for value, one in found.items())
     return Finding(
         all_of(below(one) for one in found.values()),
-        f"Change of P(g'Hg < 0) from {other} = {least:g} to {greatest:g}: {said}.",
+        f"Change of P(g'Hg < 0) from {SYMBOLS[along]} = {least:g} to {greatest:g}: {said}.",
     )
 
 
 def falls_with_width(runs: Runs) -> Finding:
-    return _falls(runs, "n", "dim", "d")
+    return _falls(runs, "n", "dim")
 
 
 def falls_with_dimension(runs: Runs) -> Finding:
-    return _falls(runs, "dim", "n", "n")
+    return _falls(runs, "dim", "n")
 
 
 def falls_with_both(runs: Runs) -> Finding:
@@ -142,18 +142,14 @@ def bound_improves(runs: Runs) -> Finding:
     for along, at in (("n", "dim"), ("dim", "n")):
         slopes = {value: _slope_of_bound(rows, along) for value, rows in frame.groupby(at)}
         outcomes += [below(one) for one in slopes.values()]
-        told = ", ".join(f"{one} at {_symbol(at)} = {value:g}" for value, one in slopes.items())
-        said.append(f"over {_symbol(along)}: {told}")
+        told = ", ".join(f"{one} at {SYMBOLS[at]} = {value:g}" for value, one in slopes.items())
+        said.append(f"over {SYMBOLS[along]}: {told}")
     return Finding(all_of(outcomes), f"Log-log slopes of Var / E^2 {'; '.join(said)}.")
 
 
 def _slope_of_bound(rows: pd.DataFrame, along: str) -> Interval:
     groups = list(rows.groupby(along)["kappa"])
     return bootstrap_slope([kappa for _, kappa in groups], [float(x) for x, _ in groups], chebyshev, draws=300)
-
-
-def _symbol(column: str) -> str:
-    return {"n": "n", "dim": "d"}[column]
 
 
 def informative(runs: Runs) -> Finding:
