@@ -1,5 +1,7 @@
 """Loss and error on the test set."""
 
+from collections.abc import Sequence
+
 import torch
 
 from runner.experiment import Experiment
@@ -8,11 +10,11 @@ from runner.records import Cells, joined
 
 
 @torch.no_grad()
-def evaluate(run: Experiment) -> Cells:
-    """`test_loss` and `test_error`, means over the samples, 0-d tensors or (R,), of the network in evaluation mode;
-    nothing for data without a test set."""
+def evaluate(run: Experiment, rows: Sequence[int] | None = None) -> Cells:
+    """`test_loss` and `test_error`, means over the samples, 0-d tensors or (R,), of the network, or of these rows of
+    the stack, in evaluation mode; nothing for data without a test set."""
     run.model.eval()
-    found = joined([_evaluate(run, rows) for rows in run.networks.parts()])
+    found = joined([_evaluate(run, part) for part in run.networks.parts(rows)])
     run.model.train()
     return run.ranks.total(found)
 

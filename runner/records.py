@@ -52,6 +52,18 @@ def pick(cells: Cells, rows: Sequence[int] | None) -> Cells:
     return {k: v[index] if isinstance(v, torch.Tensor) and v.dim() else v for k, v in cells.items()}
 
 
+def spread(cells: Cells, rows: Sequence[int], count: int) -> Cells:
+    """The opposite: cells of these networks as cells of all `count`, nan for the others."""
+    found: Cells = {}
+    for name, cell in cells.items():
+        if isinstance(cell, torch.Tensor) and cell.dim():
+            full = cell.new_full((count,), float("nan"))
+            full[list(rows)] = cell
+            cell = full
+        found[name] = cell
+    return found
+
+
 def joined(parts: Sequence[Mapping[str, Cell]]) -> Cells:
     """The cells of all networks, from those of some at a time."""
     if len(parts) == 1:

@@ -18,7 +18,7 @@ from runner.evaluate import evaluate
 from runner.experiment import Experiment
 from runner.measure import Measurement
 from runner.progress import Progress
-from runner.records import Cells, joined, pick
+from runner.records import Cells, joined, pick, spread
 from runner.stopwatch import Costs
 
 
@@ -37,12 +37,14 @@ class Hooks(NamedTuple):
 
 class State(NamedTuple):
     """w_step of the networks that train, g being in their parameters' `.grad`: the batch of the coming update and its
-    rate, and what is known without probes, one number each or one for each replica, (R,)."""
+    rate, and what is known without probes, one number each or one for each replica, (R,). `buffers`: those of before
+    the forward pass, where a network that ends here has still to be evaluated."""
 
     step: int
     lr: float
     batch: Batch
     cells: Cells
+    buffers: dict[str, Tensor]
 
 
 def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> Ended:
@@ -103,7 +105,7 @@ def take_step(
 ) -> None:
     """Measure at w_step and update. `then`: what is to be done with the numbers comes later; without it at once, and
     the networks that are at their end are retired."""
-    state = look(run, step, costs)
+    state = look(run, step, costs, may_end=then is None)
     later = then or at_once
     if step > 0 and (step % run.batches.steps_per_epoch == 0 or step == run.steps):
         later(progress.end_epoch, state.cells)
@@ -123,12 +125,14 @@ def add_step(progress: Progress, samples: int, cells: Cells) -> None:
     progress.epoch.add_step(cells["train_loss"], cells["train_error"], samples)
 
 
-def look(run: Experiment, step: int, costs: Costs) -> State:
-    """The state w_step, after a forward and backward pass on its batch."""
+def look(run: Experiment, step: int, costs: Costs, may_end: bool = True) -> State:
+    """The state w_step, after a forward and backward pass on its batch. `may_end`: networks may be retired at it."""
     replica = torch.tensor(run.networks.ids) if run.networks.stacked else 0
     cells: Cells = {"step": step, "epoch": run.batches.epoch(step), "replica": replica}
     if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
         cells |= evaluate(run)
+    needed = may_end and run.batches.has_test and "test_loss" not in cells
+    buffers = {name: one.clone() for name, one in run.model.named_buffers()} if needed else {}
     with costs.training.running():
         batch = run.batches(step)
         loss, error, grad_norm = forward_backward(run, step, batch)
@@ -137,7 +141,8 @@ def look(run: Experiment, step: int, costs: Costs) -> State:
             inform_schedule(run, step, batch)
         costs.informed += 1
     lr = set_rate(run, step)
-    return State(step, lr, batch, {**cells, "lr": lr, "train_loss": loss, "train_error": error, "grad_norm": grad_norm})
+    cells |= {"lr": lr, "train_loss": loss, "train_error": error, "grad_norm": grad_norm}
+    return State(step, lr, batch, cells, buffers)
 
 
 def schedule_due(run: Experiment, step: int) -> bool:
@@ -191,18 +196,37 @@ def retire(run: Experiment, progress: Progress, state: State, costs: Costs) -> S
     """Record for the last time the networks that have diverged, without probes, and those that are at the end that
     `until` sets. The state of the ones that go on."""
     ended = endings(state.step, state.cells, run.until_grad_norm)
+    if not ended:
+        return state
+    last = evaluated(run, state, list(ended))
     for status in ("diverged", "finished"):
         rows = [row for row, outcome in ended.items() if outcome.status == status]
         if rows:
-            progress.end_epoch(state.cells, rows)
-            record(run, progress, state, costs, due(run, state.step, last=True) if status == "finished" else [], rows)
-    if not ended:
-        return state
+            progress.end_epoch(last.cells, rows)
+            record(run, progress, last, costs, due(run, state.step, last=True) if status == "finished" else [], rows)
     progress.outcomes |= {run.networks.ids[row]: outcome for row, outcome in ended.items()}
     rest = [row for row in range(len(run.networks.ids)) if row not in ended]
     progress.keep(rest)
     run.keep(rest)
     return state._replace(batch=state.batch.rows(rest), cells=pick(state.cells, rest))
+
+
+def evaluated(run: Experiment, state: State, rows: list[int]) -> State:
+    """`state` with the test set's cells, which a network's last row always has, for these rows of the stack: those of
+    w_step as `look` would have found them, before the forward pass moved the buffers on."""
+    if not run.batches.has_test or "test_loss" in state.cells:
+        return state
+    buffers = dict(run.model.named_buffers())
+    moved = {name: one.clone() for name, one in buffers.items()}
+    set_all(buffers, state.buffers)
+    found = evaluate(run, rows)
+    set_all(buffers, moved)
+    return state._replace(cells={**state.cells, **spread(found, rows, len(run.networks.ids))})
+
+
+def set_all(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
 
 
 def record(

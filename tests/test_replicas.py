@@ -136,10 +136,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pyt
     at, original = ([0, *ends][stopped] + ends[stopped]) // 2, runner.train.look
     assert at < ends[stopped]
 
-    def look(run: object, step: int, costs: object) -> object:
+    def look(run: object, step: int, *more: object, **options: object) -> object:
         if step == at:
             signal.raise_signal(signal.SIGTERM)
-        return original(run, step, costs)  # type: ignore[arg-type]
+        return original(run, step, *more, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(runner.train, "look", look)
     cut = tmp_path / "cut"
