@@ -188,6 +188,10 @@ def _errors_raised() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise Carried(BadInput(str(error)).with_traceback(error.__traceback__)) from error  # Hydra's, of the arguments
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
@@ -202,7 +206,7 @@ def main() -> None:
     try:
         with _errors_raised():
             run()
-            sweep.finish()
+        sweep.finish()
     except Planned as planned:
         planned.show()
     except (Stopped, sweep.Interrupted) as stopped:

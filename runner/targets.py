@@ -77,10 +77,13 @@ def locate(node: DictConfig, path: str) -> Callable[..., Any]:
     if not target:
         raise BadInput(f"{path}._target_ should name a class or function (package.module.Name), found nothing")
     try:
-        return typing.cast(Callable[..., Any], get_object(str(target)))
+        found = get_object(str(target))
     except Exception as error:
         cause = error.__cause__ or error
         raise BadInput(f"{path}._target_={target} cannot be imported: {cause}") from error
+    if not callable(found):
+        raise BadInput(f"{path}._target_ should name a class or function, found {target}, a {type(found).__name__}")
+    return typing.cast(Callable[..., Any], found)
 
 
 def check(node: DictConfig, path: str, given: Sequence[str] = ()) -> None:

@@ -125,6 +125,8 @@ BAD = {
     "probe.split.on=[elsewhere]": "probe.split.on should be",
     "arch.outputs=3": "outputs",
     "hydra.run.dir=/proc/nowhere": "cannot be written",
+    "=3": "Config group override must be a string or a list",
+    "-m --cfg job": "Only one of --run, --multirun, --cfg",
 }
 
 
@@ -133,7 +135,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
     tmp_path: Path, override: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["runner", override])
+    monkeypatch.setattr(sys, "argv", ["runner", *override.split()])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2

@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_refused(keys: dict, words: str) -> None:
         make(node(**keys), "thing")
 
 
-@pytest.mark.parametrize("target", ["", "no.such.module", "torch.nn.NoSuchThing"])
+@pytest.mark.parametrize("target", ["", "no.such.module", "torch.nn.NoSuchThing", "torch.nn"])
 def test_an_unknown_target_is_refused(target: str) -> None:
     with pytest.raises(BadInput, match=r"thing\._target_"):
         make(OmegaConf.create({"_target_": target}), "thing")
