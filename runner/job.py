@@ -56,7 +56,7 @@ def execute(
 
 def _same_data(folder: RunFolder, known: dict[str, Any], work: Work) -> None:
     """Refuse to go on with other data, which the config does not tell apart where `data_root` or a copy has changed."""
-    for key in ("training_samples", "steps_per_epoch"):
+    for key in ("training_samples", "training_data", "steps_per_epoch"):
         if key in known and known[key] != work.meta[key]:
             raise BadInput(
                 f"the data of {folder.path} should have {key}={known[key]}, as when it began, found {work.meta[key]}; "

@@ -27,14 +27,15 @@ def test_probes_in_another_order_keep_their_columns(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(found, expected)
 
 
-def test_other_data_are_refused(tmp_path: Path) -> None:
-    """As when `data_root` holds a larger copy now, which the config does not say."""
+@pytest.mark.parametrize(("key", "other"), [("training_samples", 30), ("training_data", "0" * 16)])
+def test_other_data_are_refused(tmp_path: Path, key: str, other: object) -> None:
+    """As when `data_root` holds another copy now, which the config does not say."""
     folder = runner.run([*SMALL, "steps=2", f"hydra.run.dir={tmp_path / 'run'}"])
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["training_samples"] == 40
-    (folder / "meta.json").write_text(json.dumps({**meta, "training_samples": 30}))
+    (folder / "meta.json").write_text(json.dumps({**meta, key: other}))
     before = (folder / "metrics.csv").read_bytes()
-    with pytest.raises(BadInput, match="should have training_samples=30, as when it began, found 40"):
+    with pytest.raises(BadInput, match=f"should have {key}={other}, as when it began, found {meta[key]}"):
         runner.run([*SMALL, "steps=4", f"hydra.run.dir={folder}"])
     assert (folder / "metrics.csv").read_bytes() == before
 

@@ -85,6 +85,7 @@ class Batches:
                 f" of them, found {batch_size}."
             )
         self.batch_size = batch_size
+        self.fingerprint = dataset.train.fingerprint()
         self.steps_per_epoch = -(-self.size // self._at_most)
         self._device, self._dtype = device, dtype
         self._data = place(dataset, device)

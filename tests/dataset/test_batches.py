@@ -216,3 +216,14 @@ def test_the_same_values_on_a_cuda_device(pinned: bool, monkeypatch: pytest.Monk
     plain = images(50, padding=None)
     whole = make(plain, None, device=torch.device("cuda"))(0)
     assert torch.equal(make(plain, None)(0).inputs, whole.inputs.cpu())
+
+
+def test_a_fingerprint_tells_data_apart() -> None:
+    def split(pixel: int, label: int) -> Split:
+        inputs, labels = torch.zeros(3000, 1, 2, 2, dtype=torch.uint8), torch.zeros(3000, dtype=torch.long)
+        inputs[2997, 0, 1, 1], labels[1] = pixel, label
+        return Split(inputs, labels)
+
+    found = {split(pixel, label).fingerprint() for pixel in (0, 1) for label in (0, 1)}
+    assert len(found) == 4
+    assert split(0, 0).fingerprint() in found
