@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import runner
 from runner.errors import BadInput
@@ -38,6 +39,21 @@ def test_other_data_are_refused(tmp_path: Path, key: str, other: object) -> None
     with pytest.raises(BadInput, match=f"should have {key}={other}, as when it began, found {meta[key]}"):
         runner.run([*SMALL, "steps=4", f"hydra.run.dir={folder}"])
     assert (folder / "metrics.csv").read_bytes() == before
+
+
+def test_it_goes_on_with_the_threads_it_began_with(tmp_path: Path) -> None:
+    """Sums over another number of threads round differently."""
+    run = [*SMALL, f"hydra.run.dir={tmp_path / 'run'}"]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        runner.run([*run, "steps=2"])
+        torch.set_num_threads(1)
+        folder = runner.run([*run, "steps=4"])
+        assert json.loads((folder / "meta.json").read_text())["threads"] == 2
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_plan_is_not_a_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,7 +33,9 @@ def table(rows: Sample) -> pd.DataFrame:
 def draw_all(runs: Runs, experiment: str) -> None:
     for plot in study(experiment).plots:
         with theme("light"):
-            assert isinstance(plot.draw(runs), Figure)
+            figure = plot.draw(runs)
+            assert isinstance(figure, Figure)
+            plt.close(figure)
 
 
 # Theorem 1
@@ -141,6 +144,14 @@ def test_theorem_2_is_left_open_where_negative_curvature_is_not_seen(tmp_path: P
     runs = thm2_sweep(tmp_path, lambda n, d: 0.01)
     for name in ("width", "input dimension", "both", "bound"):
         assert verdict(runs, "convex_thm2", name) == Outcome.UNDECIDED
+
+
+def test_networks_without_a_gradient_are_counted(tmp_path: Path) -> None:
+    cells = {"split_gHg": np.array([1.0, 0.0]), "split_gHrg": np.zeros(2), "grad_norm": np.array([1.0, 0.0])}
+    values = {"arch.base_width": 10, "dataset.dim": 10}
+    runs = Runs(fake_sweep(tmp_path, "convex_thm2", [(values, {"metrics": table(cells)})]))
+    assert theorem2.dead(runs) == " 1 of 2 networks have no gradient at all, and are left out."
+    assert len(theorem2.draws(runs)) == 1
 
 
 def test_residual_part_with_a_mean(tmp_path: Path) -> None:

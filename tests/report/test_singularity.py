@@ -208,6 +208,18 @@ def test_a_start_on_the_plateau_is_told_and_left_out(tmp_path: Path) -> None:
     draw_all("singularity_fig5", runs)
 
 
+def test_growth_among_those_that_converged_is_told_beside_that_of_all(tmp_path: Path) -> None:
+    *minima, hard = harder((2.0, 2.0, 40.0))
+    slow = job({"dataset": {"std": 0.5}}, [spectrum(top=(40.0, 36.0))] * STARTS, grad_norm=1e-2)
+    claim = study("singularity_fig7").claims[0]
+    all_converge = judged(claim, Runs(fake_sweep(tmp_path / "all", "singularity_fig7", [*minima, hard])))
+    assert "converged" not in all_converge.measured
+    some = judged(claim, Runs(fake_sweep(tmp_path / "some", "singularity_fig7", [*minima, slow])))
+    of_all, among = some.measured.split("; over those up to σ = 0.3, where 90% of the starts converged: ")
+    assert of_all == all_converge.measured.rstrip(".")
+    assert abs(float(among.split()[0])) < 1e-6
+
+
 def table(barriers: Mapping[str, float], last: float = 0.1, apart: float = 1.0) -> pd.DataFrame:
     """Lines of eight starts over three steps: the loss falls from 2 to `last`, with a barrier of each kind."""
     rows = []

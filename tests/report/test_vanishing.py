@@ -161,6 +161,13 @@ def test_few_networks_leave_it_open(tmp_path: Path) -> None:
     assert outcomes(tmp_path, "vanishing_escape", jobs)["SGD stays, Adam leaves"] is Outcome.UNDECIDED
 
 
+def test_a_best_rate_at_the_edge_is_said(tmp_path: Path) -> None:
+    runs = Runs(fake_sweep(tmp_path, "vanishing_escape", walks(np.inf, 20)))
+    text = judged(study("vanishing_escape").claims[0], runs).measured
+    assert "SGD 0 [0, 0.278] at every rate from 0.001 to 0.1" in text
+    assert "at its best rate 0.001, the least tried" in text
+
+
 @pytest.mark.parametrize(
     ("experiment", "jobs"),
     [
