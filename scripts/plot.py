@@ -58,13 +58,17 @@ def knobs(frame: pd.DataFrame) -> list[str]:
     return found
 
 
+def said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None:
     by = knobs(frame)
     groups = list(frame.groupby(by)) if by else [((), frame)]
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(groups)))
     for (values, rows), colour in zip(groups, colours, strict=True):
         table = spread(rows, x, column)
-        named = ", ".join(f"{knob} {value}" for knob, value in zip(by, values, strict=True))
+        named = ", ".join(f"{knob} {said(value)}" for knob, value in zip(by, values, strict=True))
         axis.plot(table.index, table["mean"], "o-" if len(table) == 1 else "-", color=colour, lw=1, label=named or None)
         axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
     axis.set_title(name)
@@ -95,19 +99,27 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
     return fig
 
 
+def plotted(options: argparse.Namespace) -> Path:
+    """The picture's file. Raises BadInput."""
+    frame = load(options.folder)
+    default = ["train_loss", *(c for c in frame.columns if c.split("_mu")[0].rsplit("_", 1)[-1] in CURVATURES)]
+    columns = options.columns or default
+    if odd := [one for one in columns if one not in frame or not pd.api.types.is_numeric_dtype(frame[one])]:
+        raise BadInput(f"--columns should name columns of numbers in metrics.csv, found {', '.join(odd)}")
+    target = Path(options.save or options.folder / "curvature.png")
+    picture = figure(frame, columns, options.x, options.over_gg)
+    if target.suffix.lstrip(".") not in (kinds := picture.canvas.get_supported_filetypes()):
+        raise BadInput(f"--save should end in one of .{', .'.join(kinds)}, found {target}")
+    picture.savefig(target, dpi=150)
+    return target
+
+
 def main() -> None:
-    options = arguments()
     try:
-        frame = load(options.folder)
-    except BadInput as error:
+        print(plotted(arguments()))
+    except (BadInput, OSError) as error:
         print(f"plot: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    default = ["train_loss", *(c for c in frame.columns if c.split("_mu")[0].rsplit("_", 1)[-1] in CURVATURES)]
-    if odd := set(options.columns or ()) - set(frame.columns):
-        raise SystemExit(f"plot: --columns should name columns of metrics.csv, found {', '.join(sorted(odd))}")
-    target = options.save or options.folder / "curvature.png"
-    figure(frame, options.columns or default, options.x, options.over_gg).savefig(target, dpi=150)
-    print(target)
 
 
 if __name__ == "__main__":

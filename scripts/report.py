@@ -5,9 +5,11 @@ python scripts/report.py outputs/* --out report.html --markdown REPRODUCTION.md
 """
 
 import argparse
+import lzma
 import os
-import shutil
 import sys
+import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +40,13 @@ def unpacked(folder: Path, place: Path) -> Path:
     if folder.is_dir() or not folder.is_file():
         return folder
     target = place / folder.name.split(".")[0]
-    shutil.unpack_archive(folder, target, filter="data")
+    try:
+        with tarfile.open(folder) as archive:
+            archive.extractall(target, filter="data")
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        raise BadInput(
+            f"{folder} should be a folder of runs, or a tar archive of one; it cannot be unpacked"
+        ) from error
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 else target
 
@@ -91,19 +99,15 @@ def sections_of(folders: Sequence[Path], experiment: str | None, figures: Path) 
     return found
 
 
-def main() -> None:
-    options = arguments()
+def reported(options: argparse.Namespace) -> Path:
+    """The page's file. Raises BadInput."""
     first = options.folders[0]
-    out = options.out or (first if first.is_dir() else first.parent) / "report.html"
+    out: Path = options.out or (first if first.is_dir() else first.parent) / "report.html"
     figures = options.figures or out.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    try:
-        with TemporaryDirectory() as place:
-            folders = [unpacked(folder, Path(place)) for folder in options.folders]
-            sections = sections_of(folders, options.experiment, figures)
-    except BadInput as error:
-        print(f"report: {error}", file=sys.stderr)
-        sys.exit(2)
+    with TemporaryDirectory() as place:
+        folders = [unpacked(folder, Path(place)) for folder in options.folders]
+        sections = sections_of(folders, options.experiment, figures)
     title = sections[0].study.title if len(sections) == 1 else "What the runs say about the papers' claims"
     out.write_text(page(title, sections))
     if options.markdown:
@@ -112,7 +116,15 @@ def main() -> None:
     for one in sections:
         for claim, finding in one.findings:
             print(f"{one.name} {claim.name}: {finding.outcome}. {finding.measured}")
-    print(out)
+    return out
+
+
+def main() -> None:
+    try:
+        print(reported(arguments()))
+    except (BadInput, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

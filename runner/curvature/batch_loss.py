@@ -76,14 +76,15 @@ class BatchLoss:
         """The measured networks' rows of a parameter or buffer."""
         return _cast(entry.detach() if self._rows is None else entry.detach()[self._rows], self.dtype)
 
-    def outputs(self, weights: Vector) -> Any:
-        """F(w), differentiable in `weights`."""
+    def outputs(self, weights: Vector, inputs: Any = None) -> Any:
+        """F(w), differentiable in `weights`. `inputs`: others than the batch's, e.g. a part of them."""
+        inputs = self.inputs if inputs is None else inputs
 
         def network(own: Vector, inputs: Any) -> Any:
             return functional_call(self.model, own, (inputs,))
 
         with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
-            return self.each(network, 0, self._data)({**weights, **self.frozen, **self.buffers()}, self.inputs)
+            return self.each(network, 0, self._data)({**weights, **self.frozen, **self.buffers()}, inputs)
 
     def each(self, function: Callable[..., Any], *dims: int | None) -> Callable[..., Any]:
         """`function` of one network, over all that are stacked: the arguments with 0 in `dims` are each network's own,

@@ -104,6 +104,31 @@ def test_samples_mix_through_batch_statistics_and_dropout_only() -> None:
     assert not mixes(torch.nn.BatchNorm1d(5), training=False)
     assert mixes(torch.nn.Dropout(0.5))
     assert not mixes(torch.nn.LayerNorm(5), torch.nn.Tanh())
+    assert mixes(torch.nn.Dropout(1e-6))  # whatever is drawn
+
+
+class OwnStatistics(torch.nn.Module):
+    """Not one of torch's modules: only trying tells."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.batch_norm(x, None, None, training=True)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d(5), OwnStatistics(), torch.nn.Tanh()])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 0.0])
+def test_samples_mix_below_a_last_layer_of_zeros_too(layer: torch.nn.Module, scale: float) -> None:
+    """At its weights the outputs are alike, whatever lies below."""
+    head = torch.nn.Linear(5, 3)
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
+    x, y = torch.randn(6, 4), torch.randint(0, 3, (6,))
+    network = torch.nn.Sequential(torch.nn.Linear(4, 5), layer, head)
+    draws = torch.get_rng_state()
+    for count in (2, 6):  # two are tried one by one
+        loss = BatchLoss(network, torch.nn.CrossEntropyLoss(), x[:count], y[:count])
+        assert mixes_samples(loss) is not isinstance(layer, torch.nn.Tanh)
+    assert torch.equal(torch.get_rng_state(), draws)
 
 
 def test_compiling_is_for_long_runs_of_networks_with_normalisation() -> None:
