@@ -20,7 +20,7 @@ from runner.errors import BadInput
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-CURVATURES = ("gHg", "gGg", "gHrg")
+CURVATURES = ("gHg", "gGg", "gHrg")  # drawn unless told otherwise
 FORMULAS = {"gHg": "$g'Hg$", "gGg": "$g'Gg$", "gHrg": "$g'H_r g$", "train_loss": "training loss"}
 
 
@@ -34,12 +34,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def quantity_of(column: str) -> str:
+    """`fd_gHg_mu1e-3` -> gHg"""
+    return column.split("_mu")[0].rpartition("_")[2]
+
+
+def along_g(column: str) -> bool:
+    """Whether it is quadratic in g, so that it may be divided by g'g."""
+    return quantity_of(column) in (*CURVATURES, "decorrelated")
+
+
 def label(column: str, over_gg: bool) -> str:
     """`split_gHrg` -> "g'H_r g (split)", divided by g'g if so."""
     probe, _, quantity = column.partition("_")
-    if column in FORMULAS:
-        return FORMULAS[column]
-    divided = " / $g'g$" if over_gg else ""
+    if column in FORMULAS or not quantity:
+        return FORMULAS.get(column, column)
+    divided = " / $g'g$" if over_gg and along_g(column) else ""
     return f"{FORMULAS.get(quantity, quantity)}{divided} ({probe})"
 
 
@@ -52,19 +62,21 @@ def knobs(frame: pd.DataFrame) -> list[str]:
     """What varies over the runs besides the seed, without what follows from the ones before it."""
     found: list[str] = []
     for column in frame.columns[2 : frame.columns.get_loc("step")]:
-        groups = frame.groupby(found)[column].nunique() if found else frame[[column]].nunique()
-        if column != "seed" and groups.max() > 1:
+        grouped = frame.groupby(found, dropna=False) if found else frame.groupby(lambda _: 0)
+        if column != "seed" and grouped[column].nunique(dropna=False).max() > 1:  # null is a setting, too
             found.append(column)
     return found
 
 
 def said(value: Any) -> str:
+    if pd.isna(value):
+        return "null"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None:
     by = knobs(frame)
-    groups = list(frame.groupby(by)) if by else [((), frame)]
+    groups = list(frame.groupby(by, dropna=False)) if by else [((), frame)]
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(groups)))
     for (values, rows), colour in zip(groups, colours, strict=True):
         table = spread(rows, x, column)
@@ -73,7 +85,7 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
         axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
     axis.set_title(name)
     axis.set_xlabel(x)
-    if column != "train_loss":
+    if along_g(column):
         axis.axhline(0, color="black", lw=0.5)
 
 
@@ -84,12 +96,12 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
     axes = grid.flatten()
     for axis in axes[len(columns) :]:
         axis.remove()
-    curved = [axis for axis, column in zip(axes, columns, strict=False) if column != "train_loss"]
+    curved = [axis for axis, column in zip(axes, columns, strict=False) if along_g(column)]
     for axis in curved[1:]:
         axis.sharey(curved[0])
     for axis, column in zip(axes, columns, strict=False):
         scaled = frame.copy()
-        if over_gg and column != "train_loss":
+        if over_gg and along_g(column):
             scaled[column] = frame[column] / frame["grad_norm"] ** 2
         draw(axis, scaled, x, column, label(column, over_gg))
     if curved:
@@ -102,7 +114,9 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
 def plotted(options: argparse.Namespace) -> Path:
     """The picture's file. Raises BadInput."""
     frame = load(options.folder)
-    default = ["train_loss", *(c for c in frame.columns if c.split("_mu")[0].rsplit("_", 1)[-1] in CURVATURES)]
+    if frame.empty:
+        raise BadInput(f"{options.folder} should hold runs that have measured something, found no rows")
+    default = ["train_loss", *(one for one in frame.columns if quantity_of(one) in CURVATURES)]
     columns = options.columns or default
     if odd := [one for one in columns if one not in frame or not pd.api.types.is_numeric_dtype(frame[one])]:
         raise BadInput(f"--columns should name columns of numbers in metrics.csv, found {', '.join(odd)}")

@@ -1,0 +1,81 @@
+"""scripts/plot.py: what is drawn, and what is refused."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from fake import fake_sweep
+
+from runner.analysis import load
+
+Call = Callable[..., list[str]]
+Refused = Callable[..., str]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "plot.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPT))
+
+
+def rows(level: float) -> pd.DataFrame:
+    steps = np.arange(4)
+    about = {"train_loss": 1.0, "train_error": 0.5, "grad_norm": 2.0}
+    return pd.DataFrame({"step": steps, "epoch": steps, **about, "split_gHg": level, "fd_gHg_mu1e-3": 2 * level})
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Full batch and batches of 10, two seeds of each; the last run has no rows yet."""
+    jobs = [
+        ({"batch_size": size, "seed": seed}, {"metrics": rows(level).head(0 if level == 4 and seed else 4)})
+        for size, level in ((None, 1.0), (10, 2.0), (100, 4.0))
+        for seed in (0, 1)
+    ]
+    return fake_sweep(tmp_path / "sweep", "any", jobs)
+
+
+def test_null_is_a_setting_too(sweep: Path, script: dict[str, Any]) -> None:
+    frame = load(sweep)
+    assert script["knobs"](frame) == ["batch_size"]
+    figure = script["figure"](frame, ["train_loss", "split_gHg"], "epoch", over_gg=False)
+    drawn = {line.get_label(): float(line.get_ydata()[0]) for line in figure.axes[1].lines[:-1]}
+    assert drawn == {"batch_size 10": 2.0, "batch_size 100": 4.0, "batch_size null": 1.0}
+    plt.close(figure)
+
+
+def test_only_what_is_quadratic_in_g_is_divided_by_gg(sweep: Path, script: dict[str, Any]) -> None:
+    columns = ["train_error", "split_gHg", "fd_gHg_mu1e-3"]
+    figure = script["figure"](load(sweep), columns, "step", over_gg=True)
+    first = {axis.get_title(): float(axis.lines[0].get_ydata()[0]) for axis in figure.axes}
+    assert first == {"error (train)": 0.5, "$g'Hg$ / $g'g$ (split)": 0.5, "gHg_mu1e-3 / $g'g$ (fd)": 1.0}
+    assert [axis.get_yscale() for axis in figure.axes] == ["linear", "symlog", "symlog"]
+    plt.close(figure)
+
+
+def test_it_is_written_where_it_is_told(sweep: Path, call: Call) -> None:
+    assert call("plot", sweep, "--columns", "split_gHg", "train_loss") == [str(sweep / "curvature.png")]
+    assert (sweep / "curvature.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--columns", "foo"], "--columns should name columns of numbers in metrics.csv, found foo"),
+        (["--columns", "status", "split_gHg"], "found status"),
+        (["--save", "picture.foo"], "--save should end in one of .eps, "),
+        (["--save", "no/such/folder/picture.png"], "No such file or directory"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(sweep: Path, refused: Refused, arguments: list[str], words: str) -> None:
+    assert words in refused("plot", sweep, *arguments)
+
+
+def test_runs_without_rows_are_refused(tmp_path: Path, refused: Refused) -> None:
+    fake_sweep(tmp_path / "sweep", "any", [({}, {"metrics": rows(1.0).head(0)})])
+    assert "found no rows" in refused("plot", tmp_path / "sweep")
