@@ -16,7 +16,7 @@ from runner.rows import Rows
 Value = float | int | str | None  # of a column; bool is an int
 
 # Where and how a run computes, and what its groups have taken over under keys of their own.
-_ASIDE = ("device", "data_root", "checkpoint_minutes", "sweep", "recipe", "experiment", "scale", "name")
+ASIDE = ("device", "data_root", "checkpoint_minutes", "logger", "sweep", "recipe", "experiment", "scale", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
     keys: dict[str, None] = {}  # a set in order
     runs = []
     for path in found:
-        flat = _flatten(_read(path / "meta.json")["config"])
+        flat = flatten(_read(path / "meta.json")["config"])
         first = first or flat
         keys |= dict.fromkeys(flat)
         differs = {key: flat.get(key) for key in (first | flat) if flat.get(key) != first.get(key)}
@@ -75,7 +75,7 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
         raise BadInput(f"the {len(runs)} runs in {folder} should have a {table}.csv, found {_tables(found)}")
     if unknown := [key for key in config if key not in keys]:
         raise BadInput(f"{unknown[0]} should be a dotted key of a run's config (optimizer.lr), found none in {folder}")
-    differing = {key for run in runs for key in run.differs if key.split(".")[0] not in _ASIDE}
+    differing = {key for run in runs for key in run.differs if key.split(".")[0] not in ASIDE}
     shown = [key for key in keys if key in differing or key in config]
     runs.sort(key=lambda run: [*(_order(run.differs.get(key, first.get(key))) for key in shown), _order(run.name)])
     values = {key: _uniform([run.differs.get(key, first.get(key)) for run in runs]) for key in shown}
@@ -95,11 +95,6 @@ def _find(folder: Path) -> tuple[list[Path], list[Path]]:
         runs += its_runs
         strays += its_strays if its_runs else [folder / name]
     return runs, strays
-
-
-def status_of(folder: Path) -> str:
-    """The status of the run in a folder."""
-    return str(_read(folder / "status.json").get("status", "unknown"))
 
 
 def _run(path: Path, differs: dict[str, Any], table: str) -> Run:
@@ -134,12 +129,12 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}"""
     flat: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

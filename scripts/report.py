@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from runner.config import CONF_DIR
 from runner.errors import BadInput
 from runner.report.page import Drawn, Section, markdown, page
-from runner.report.study import Plot, Runs, judged, study
+from runner.report.study import Plot, Runs, Study, judged, study, swept
 from runner.report.style import image, theme
 
 
@@ -58,11 +58,22 @@ def section(folder: Path, experiment: str | None, figures: Path) -> Section:
     if name is None:
         raise BadInput(f"{folder} should hold the runs of an experiment, found other runs; name one by --experiment")
     about = study(name)
+    runs.check_settings(swept(name))
+    figures.mkdir(parents=True, exist_ok=True)
     findings = [(claim, judged(claim, runs)) for claim in about.claims]
     drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / name))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
     text = config.read_text() if config.exists() else ""
-    return Section(about, name, runs.scale, runs.told, runs.command, text, findings, drawn, about.remark(runs))
+    return Section(about, name, runs.scale, runs.told, runs.command, text, findings, drawn, remark(about, runs))
+
+
+def remark(about: Study, runs: Runs) -> str:
+    """Empty where the runs lack what it speaks of, which is said."""
+    try:
+        return about.remark(runs)
+    except (BadInput, LookupError, ValueError) as error:
+        print(f"report: no remark: {error!r}", file=sys.stderr)
+        return ""
 
 
 def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
@@ -104,13 +115,14 @@ def reported(options: argparse.Namespace) -> Path:
     first = options.folders[0]
     out: Path = options.out or (first if first.is_dir() else first.parent) / "report.html"
     figures = options.figures or out.parent / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as place:
         folders = [unpacked(folder, Path(place)) for folder in options.folders]
         sections = sections_of(folders, options.experiment, figures)
     title = sections[0].study.title if len(sections) == 1 else "What the runs say about the papers' claims"
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(title, sections))
     if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
         relative = os.path.relpath(figures, options.markdown.parent)
         options.markdown.write_text(markdown(title, sections, relative))
     for one in sections:

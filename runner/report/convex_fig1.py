@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from runner.report.statistics import Interval, Outcome, above, all_of, below, mean, share, trend
+from runner.report.statistics import Interval, Outcome, above, all_of, below, correlation, share, trend
 from runner.report.study import Claim, Finding, Runs
 
 MOST = 0.5  # of the measured steps
@@ -49,17 +49,23 @@ def in_epoch(rows: pd.DataFrame) -> pd.Series:
 def positive(rows: pd.DataFrame, curvature: Curvature) -> Finding:
     """Claim (a); the sign is the same in all three forms."""
     rows = in_forms(rows, curvature)
-    shares = rows.assign(positive=rows["raw"] > 0).groupby(["width", "seed"])["positive"].mean()
+    outcome, said = most_steps(rows, rows["raw"] > 0)
+    return Finding(outcome, f"Share of steps with g'Hg > 0: {said}.")
+
+
+def most_steps(rows: pd.DataFrame, hits: pd.Series) -> tuple[Outcome, str]:
+    """Whether `hits` are true at most of the steps of a run at every width, a mean over seeds; and their shares."""
+    shares = hits.groupby([rows["width"], rows["seed"]]).mean()
     found = {width: share(values) for width, values in shares.groupby("width")}
-    said = _by_width(found)
-    return Finding(all_of(above(one, MOST) for one in found.values()), f"Share of steps with g'Hg > 0: {said}.")
+    said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
+    return all_of(above(one, MOST) for one in found.values()), said
 
 
 def high_at_both_ends(rows: pd.DataFrame, curvature: Curvature, form: str) -> Finding:
     """Claim (b)."""
     runs = windows(in_forms(rows, curvature), form)
     start, end = (
-        mean(excess(runs[part], runs["middle"]).groupby("seed").mean()) for part in ("start", "end")
+        correlation(excess(runs[part], runs["middle"]).groupby("seed").mean()) for part in ("start", "end")
     )  # a mean over widths first: what is independent are the seeds
     left = float((runs["loss_end"] / runs["loss_start"]).mean())
     ended = above(end, TWICE) if left < CONVERGED else Outcome.UNDECIDED
@@ -206,10 +212,6 @@ def diverged(runs: Runs) -> str:
     status = runs.metrics.groupby("run")["status"].last()
     count = int((status == "diverged").sum())
     return f" {count} of {len(status)} runs diverged; what they measured before that counts." if count else ""
-
-
-def _by_width(found: dict[float, Interval]) -> str:
-    return ", ".join(f"{one} at width {width:g}" for width, one in found.items())
 
 
 def on_the_exact(runs: Runs) -> str:

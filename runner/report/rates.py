@@ -128,11 +128,17 @@ def needs_no_rate(arm: str, runs: Runs) -> Finding:
 
 
 def paired(own: pd.Series, other: pd.Series, unit: pd.Series | float = 1.0) -> Interval:
-    """The mean of own - other over the seeds of both, in a unit; infinitely high where a run diverged."""
-    gaps = ((own - other) / unit).dropna()
-    if np.isinf(gaps).any():
-        return Interval(np.inf, np.inf, np.inf, len(gaps))
-    return mean(gaps)
+    """The mean of own - other over the seeds of both, in a unit. A run that diverged is infinitely worse than one that
+    did not; it tells nothing beside another that did, as nothing is told in a unit that is not positive."""
+    pairs = pd.DataFrame({"own": own, "other": other, "unit": unit}).dropna(subset=["own", "other"])
+    gaps = pairs["own"] - pairs["other"]
+    infinite = set(gaps[np.isinf(gaps)])
+    if gaps.isna().any() or not (pairs["unit"] > 0).all() or len(infinite) > 1:
+        return Interval(np.nan, -np.inf, np.inf, len(gaps))
+    if infinite:
+        (gap,) = infinite
+        return Interval(gap, gap, gap, len(gaps))
+    return mean(gaps / pairs["unit"])
 
 
 def paths(runs: Runs) -> Figure:
@@ -253,7 +259,7 @@ def _lower(arm: str, name: str, text: str) -> Claim:
         "difference of log10 training loss to the best of constant, halving and cosine, paired over seeds, has a mean "
         "below zero at every width; a run that diverged is infinitely worse."
     )
-    return Claim(name, text, rule, partial(lower_loss, arm))
+    return Claim(name, text, rule, partial(lower_loss, arm), of_diverged=True)
 
 
 def _no_search(arm: str, name: str, text: str) -> Claim:
@@ -262,4 +268,4 @@ def _no_search(arm: str, name: str, text: str) -> Claim:
         "from its best: the difference of log10 training loss, as a share of the decades by which the latter has "
         f"lowered the loss since the start, has a mean below {GIVEN_UP:g} at every width."
     )
-    return Claim(name, text, rule, partial(needs_no_rate, arm))
+    return Claim(name, text, rule, partial(needs_no_rate, arm), of_diverged=True)

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
+FEW = 6  # values, below which nothing is known of how they spread, unless a law is assumed and they differ
 
 
 class Outcome(StrEnum):
@@ -36,27 +37,38 @@ class Interval:
 
 
 def mean(values: Iterable[float], level: float = LEVEL) -> Interval:
-    """Student's t-interval of the mean; not-finite values are left out."""
+    """Student's t-interval of the mean; not-finite values are left out. A few values that are equal tell nothing of
+    their spread: infinite."""
     x = finite(values)
-    if len(x) < 2:
+    if len(x) < 2 or (len(x) < FEW and equal(x)):
         return Interval(float(x[0]) if len(x) else math.nan, -math.inf, math.inf, len(x))
     half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
 
 
 def share(values: Iterable[float], level: float = LEVEL) -> Interval:
-    """The mean of shares, one of each run, whose interval ends where shares do. A few shares that are equal by chance
-    tell nothing of their spread, unless they are 0 or 1."""
-    found = mean(values, level)
-    if found.low == found.high and 0 < found.value < 1:
-        return replace(found, low=-math.inf, high=math.inf)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if found.n > 1 else found
+    """The mean of shares, one of each run, whose interval ends where shares do."""
+    return _mean_between(0.0, 1.0, values, level)
 
 
 def correlation(values: Iterable[float], level: float = LEVEL) -> Interval:
     """The mean of correlation coefficients, one of each run, whose interval ends where these do."""
-    found = mean(values, level)
-    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0)) if found.n > 1 else found
+    return _mean_between(-1.0, 1.0, values, level)
+
+
+def _mean_between(low: float, high: float, values: Iterable[float], level: float) -> Interval:
+    """Three values at the same bound are no chance."""
+    x = finite(values)
+    if len(x) > 2 and set(x) in ({low}, {high}):
+        return Interval(float(x[0]), float(x[0]), float(x[0]), len(x))
+    return bounded(mean(x, level), low, high)
+
+
+def bounded(found: Interval, low: float, high: float) -> Interval:
+    """The interval of what lies between two bounds, which ends there; an infinite one tells nothing, and stays."""
+    if math.isinf(found.low):
+        return found
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
 
 
 def median(values: Iterable[float], level: float = LEVEL) -> Interval:
@@ -91,7 +103,7 @@ def proportion(hits: int, trials: int, level: float = LEVEL) -> Interval:
 
 def bootstrap(rows: np.ndarray, statistic: Callable[[np.ndarray], float], draws: int = 1000) -> Interval:
     """A statistic of independent rows (n, …), with its percentile bootstrap interval; infinite below six rows."""
-    if len(rows) < 6:
+    if len(rows) < FEW:
         return Interval(statistic(rows) if len(rows) else math.nan, -math.inf, math.inf, len(rows))
     generator = np.random.default_rng(0)
     drawn = [statistic(rows[generator.integers(len(rows), size=len(rows))]) for _ in range(draws)]
@@ -105,19 +117,35 @@ def bootstrap_slope(
     statistic: Callable[[np.ndarray], np.ndarray],
     draws: int = 1000,
 ) -> Interval:
-    """The least-squares slope of log `statistic` of each group against log x, with its percentile bootstrap interval.
-    `statistic` takes the last axis of an array of samples, and is positive."""
+    """The least-squares slope of log `statistic` of each group against log x, with its percentile bootstrap interval,
+    infinite where a group has less than six values. `statistic` takes the last axis of an array of samples, and is
+    positive."""
     if len(x) < 2:
         return Interval(math.nan, -math.inf, math.inf, len(x))
     generator = np.random.default_rng(0)
     samples = [finite(group) for group in groups]
-    fitted = _slope(np.log(x), np.log([statistic(one) for one in samples]))
+    fitted = float(_slope(np.log(x), np.log([statistic(one) for one in samples])))
+    if min(map(len, samples)) < FEW:
+        return Interval(fitted, -math.inf, math.inf, min(map(len, samples)))
     drawn = [statistic(one[generator.integers(len(one), size=(draws, len(one)))]) for one in samples]
     low, high = np.quantile(_slope(np.log(x), np.log(np.stack(drawn))), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(fitted), float(low), float(high), min(map(len, samples)))
+    return Interval(fitted, float(low), float(high), min(map(len, samples)))
 
 
-def pooled_correlation(sums: np.ndarray) -> float:
+def rank_correlation(frame: pd.DataFrame, x: str, y: str, within: str | Sequence[str], over: str) -> Interval:
+    """The correlation of the ranks of x and y, taken within each cell, so that what sets the cells apart counts for
+    nothing, with its bootstrap interval over the values of `over`. Cells in which one of the two is the same everywhere
+    add nothing."""
+    cells = frame.groupby(within if isinstance(within, str) else list(within)).ngroup()
+    ranks = frame[[x, y]].groupby(cells).rank(pct=True)
+    ranks -= ranks.groupby(cells).transform("mean")
+    ranks[ranks.groupby(cells).transform("std").eq(0).any(axis=1)] = 0.0
+    groups = [rows.to_numpy() for _, rows in ranks.groupby(frame[over])]
+    sums = [[(a * b).sum(), (a * a).sum(), (b * b).sum()] for a, b in (rows.T for rows in groups)]
+    return bootstrap(np.array(sums), _pooled_correlation)
+
+
+def _pooled_correlation(sums: np.ndarray) -> float:
     """From sums (groups, 3) of xy, xx and yy, with x and y centred."""
     xy, xx, yy = sums.sum(axis=0)
     return float(xy / np.sqrt(xx * yy)) if xx * yy > 0 else math.nan
@@ -179,6 +207,11 @@ def all_of(outcomes: Iterable[Outcome]) -> Outcome:
 def finite(values: Iterable[float]) -> np.ndarray:
     x = np.asarray(list(values), dtype=float)
     return x[np.isfinite(x)]
+
+
+def equal(x: np.ndarray) -> bool:
+    """Whether they are, but for rounding."""
+    return float(np.ptp(x)) <= 1e-9 * float(np.abs(x).max())
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:

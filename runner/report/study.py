@@ -5,8 +5,8 @@ import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from runner import analysis
+from runner.config import CONF_DIR
 from runner.errors import BadInput
 from runner.report.statistics import Outcome
-from runner.runs import status_of
+from runner.runs import ASIDE, Run, Sweep, flatten, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,9 +45,6 @@ class Runs:
             self._tables[key] = rows[~rows["status"].isin(UNFINISHED)].reset_index(drop=True)
         return self._tables[key]
 
-    def has(self, name: str) -> bool:
-        return any(self.folder.rglob(f"{name}.csv"))
-
     @property
     def metrics(self) -> pd.DataFrame:
         return self.table("metrics")
@@ -56,29 +54,59 @@ class Runs:
         return self.table("epochs")
 
     @cached_property
-    def _statuses(self) -> dict[Path, str]:
-        """Of every run, by its folder."""
-        found = sorted(path.parent for path in self.folder.rglob("meta.json"))
-        if not found:
-            raise BadInput(f"{self.folder} should hold runs, found no meta.json in or below it")
-        return {folder: status_of(folder) for folder in found}
+    def _sweep(self) -> Sweep:
+        return sweep(self.folder)
 
-    @cached_property
+    @property
+    def _ended(self) -> list[Run]:
+        """The runs that count."""
+        return [run for run in self._sweep.runs if run.status not in UNFINISHED]
+
+    @property
     def folders(self) -> list[Path]:
         """Of the runs that count."""
-        found = [folder for folder, status in self._statuses.items() if status not in UNFINISHED]
-        if not found:
+        if not self._ended:
             raise BadInput(f"{self.folder} should hold runs that came to their end, found {self._left_out}")
-        return found
+        return [run.path for run in self._ended]
 
     @property
     def _left_out(self) -> str:
-        counts = Counter(status for status in self._statuses.values() if status in UNFINISHED)
+        counts = Counter(run.status for run in self._sweep.runs if run.status in UNFINISHED)
         return ", ".join(f"{count} {status}" for status, count in counts.items())
 
     @cached_property
     def metas(self) -> list[dict[str, Any]]:
         return [json.loads((folder / "meta.json").read_text()) for folder in self.folders]
+
+    @cached_property
+    def diverged(self) -> int:
+        """How many networks did, replicas counted one by one."""
+        statuses = [
+            run.statuses(range(int(config.get("replicas", 1))))
+            for run, config in zip(self._ended, self.configs, strict=True)
+        ]
+        return sum(one.count("diverged") for one in statuses)
+
+    def check_settings(self, swept: Collection[str]) -> None:
+        """Refuse runs that differ in more than seed, width and the keys or groups `swept`, and in what follows from
+        these: a rule would take their networks for those of one setting."""
+        for key in ("experiment", "scale"):
+            if len(found := {str(config.get(key)) for config in self.configs}) > 1:
+                raise BadInput(f"{self.folder} should hold runs of one {key}, found {', '.join(sorted(found))}")
+        flat = [flatten(config) for config in self.configs]
+        values = {
+            key: [json.dumps(one[key]) if key in one else None for one in flat]  # None: a program that had no such key
+            for key in dict.fromkeys(key for one in flat for key in one)
+        }
+        frame = pd.DataFrame({key: column for key, column in values.items() if len(set(column)) > 1})
+        varied = {"width", *swept} - {"seed"}
+        known = [key for key in frame if any(f"{key}.".startswith(f"{one}.") for one in varied)]
+        grouped = frame.groupby(known, dropna=False) if known else frame.groupby(lambda _: 0)
+        for key in frame.columns.difference([*known, "seed"]):
+            aside = key.split(".")[0] in ASIDE or ("seed" in frame and frame[key].equals(frame["seed"]))
+            if not aside and grouped[key].nunique().max() > 1:
+                said = ", ".join(f"{count} with {value}" for value, count in frame[key].value_counts().items())
+                raise BadInput(f"{self.folder} should hold runs of one {key}, found {said}; give each its own name=…")
 
     @property
     def configs(self) -> list[dict[str, Any]]:
@@ -94,11 +122,14 @@ class Runs:
 
     @property
     def told(self) -> str:
-        """How many runs there are, and at each width where these are not equally many; and which are left out."""
+        """How many runs there are, and at each width where these are not equally many; how many networks diverged;
+        and which runs are left out."""
         widths = Counter(float(config["width"]) for config in self.configs)
         each = ", ".join(f"{count} at width {width:g}" for width, count in sorted(widths.items()))
         count = f"{len(self.configs)} run{'s' * (len(self.configs) > 1)}"
         told = f"{count}: {each}" if len(set(widths.values())) > 1 else count
+        if self.diverged:
+            told += f"; diverged: {self.diverged} network{'s' * (self.diverged > 1)}"
         return f"{told}; left out: {self._left_out}" if self._left_out else told
 
     @property
@@ -127,12 +158,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """`text`: the paper's claim in one sentence. `rule`: when it holds, when it does not, and what leaves it open."""
+    """`text`: the paper's claim in one sentence. `rule`: when it holds, when it does not, and what leaves it open.
+    `of_diverged`: whether the rule knows of networks that diverged. Any other is left open by them: it takes their last
+    row for an end, and what they measured for that of a whole run."""
 
     name: str
     text: str
     rule: str
     judge: Callable[[Runs], Finding]
+    of_diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,12 +204,27 @@ def study(experiment: str) -> Study:
     return found
 
 
+def swept(experiment: str) -> list[str]:
+    """The keys and groups over which the sweep of an experiment goes."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        config = compose("config", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+    return list(config.hydra.sweeper.params or {})
+
+
 def judged(claim: Claim, runs: Runs) -> Finding:
-    """Its finding; a sweep that lacks what the rule needs leaves it open."""
+    """Its finding; a sweep that lacks what the rule needs leaves it open, as do networks that diverged."""
     try:
-        return claim.judge(runs)
+        found = claim.judge(runs)
     except BadInput as error:
         return Finding(Outcome.UNDECIDED, f"These runs lack what the rule needs: {error}.")
+    except KeyError as error:
+        return Finding(Outcome.UNDECIDED, f"These runs ({runs.told}) lack what the rule needs: {error}.")
     except (LookupError, ValueError) as error:
         log.warning("The rule of %s stopped: %r", claim.name, error)
         return Finding(Outcome.UNDECIDED, f"These runs ({runs.told}) lack settings that the rule compares.")
+    if runs.diverged and not claim.of_diverged:
+        said = f"{found.measured} Left open: {runs.diverged} diverged, of whose end the rule knows nothing."
+        return replace(found, outcome=Outcome.UNDECIDED, measured=said)
+    return found

@@ -52,6 +52,7 @@ def draws(runs: Runs) -> pd.DataFrame:
     """A row for each network: its width n, the arm it belongs to, and what was measured."""
     keys = ("arch.depth", "arch.base_width", "init.law", "init.fan", "dataset.dim")
     rows = runs.table("metrics", *keys)
+    rows = rows[rows["step"] == 0]
     return pd.DataFrame({
         "n": (rows["width"] * rows["arch.base_width"]).round(),
         "dim": rows["dataset.dim"],

@@ -32,6 +32,7 @@ def draws(runs: Runs) -> pd.DataFrame:
     """A row for each network: its width n and input dimension, kappa = g'Hg / g'g, and whether it is of the half whose
     networks only fit the bound (the replicas with even numbers) or of the half that it is held against."""
     rows = runs.table("metrics", "arch.base_width", "dataset.dim")
+    rows = rows[rows["step"] == 0]
     return pd.DataFrame({
         "n": (rows["width"] * rows["arch.base_width"]).round(),
         "dim": rows["dataset.dim"],

@@ -243,8 +243,9 @@ def test_following_is_more_than_a_common_trend() -> None:
     trend = np.linspace(100, 0, 200)
     rows = pd.DataFrame({"seed": 0, "replica": 0, "step": range(200), "width": 1.0, "split_gGg": trend})
     rows["split_gGg"] += generator.standard_normal(200)
-    rows["split_gHg"] = trend + generator.standard_normal(200)
-    both = pd.concat([rows, rows.assign(seed=1)])
+    both = pd.concat([
+        rows.assign(seed=seed, split_gHg=trend + generator.standard_normal(200)) for seed in range(3)
+    ])  # fmt: skip
     assert figure2.follows(both, "width", "{}").outcome == Outcome.FAILS
     assert figure2.follows(both.assign(split_gHg=both["split_gGg"]), "width", "{}").outcome == Outcome.HOLDS
 

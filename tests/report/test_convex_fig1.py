@@ -51,14 +51,14 @@ def metrics(
 ) -> pd.DataFrame:
     """The rows of a run with |g| = 1 and halvings; `error`: how the test error goes with the width."""
     done = STEPS / STEPS[-1]
-    noise = 1 + 0.01 * np.sin(seed + 1)
+    noise = 1 + 0.01 * np.sin(seed + 1 + 3 * done)
     gHg = noise * estimate(width, done) * np.ones_like(done)
-    true = noise * exact(width, done) * np.ones_like(done)
+    true = (1 + 0.01 * np.cos(7 * seed + 11 * done)) * exact(width, done)
     lr = rate * 0.5 ** np.minimum(STEPS // 25, 3)
     split = {"gHg": true, "gGg": np.abs(true) * 1.5, "gHrg": true - np.abs(true) * 1.5}
     return pd.DataFrame({
         "step": STEPS, "epoch": STEPS / 10, "lr": lr, "train_loss": loss(width, done),
-        "test_error": np.where(STEPS == 100, 0.5 + error * np.log2(width) * noise, np.nan), "grad_norm": 1.0,
+        "test_error": np.where(STEPS == 100, 0.5 + error * np.log2(width) * noise[0], np.nan), "grad_norm": 1.0,
         f"fd_gHg{suffix}": gHg, f"fd_decorrelated{suffix}": 1 / lr,
         **{f"split_{name}": value for name, value in split.items()},
         **{f"split_heldout_{name}": value for name, value in split.items()},
@@ -127,7 +127,7 @@ def test_what_halving_does_to_the_estimate_is_seen_in_mu_times_it(tmp_path: Path
     """An estimate at its decorrelation level: larger at the end per g'g, flat times mu."""
     runs = figure1(tmp_path, estimate=lambda width, done: 10 * 2 ** np.minimum(done * 100 // 25, 3))
     rows = runs.metrics
-    assert np.ptp(rows["lr"] * rows["fd_gHg"]) < 0.1
+    assert np.ptp(rows["lr"] * rows["fd_gHg"]) < 0.15
     assert verdict(convex_fig1_cifar100.STUDY, "high at both ends, mu g'Hg / g'g", runs) is FAILS
 
 

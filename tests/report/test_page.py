@@ -6,15 +6,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake import fake_sweep
+from make_runs import make_run
 
+from runner.errors import BadInput
 from runner.report.page import Section, markdown, page
 from runner.report.statistics import Outcome
-from runner.report.study import Claim, Finding, Runs, Study, judged
+from runner.report.study import Claim, Finding, Runs, Study, judged, swept
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -105,7 +108,7 @@ def test_runs_that_have_not_come_to_their_end_are_left_out(tmp_path: Path) -> No
         (folder / f"run{number}" / "status.json").write_text(json.dumps({"status": status, "step": 3}))
     runs = Runs(folder)
     assert set(runs.metrics["run"]) == {"run1", "run2", "run3", "run5"}
-    assert runs.told == "4 runs; left out: 1 running, 1 failed"
+    assert runs.told == "4 runs; diverged: 1 network; left out: 1 running, 1 failed"
     for path in folder.rglob("status.json"):
         path.write_text(json.dumps({"status": "interrupted", "step": 3}))
     ended = report(folder)
@@ -119,7 +122,60 @@ def test_of_several_folders_those_without_an_experiment_are_passed_over(tmp_path
     (tmp_path / "empty").mkdir()
     ended = report(folder, tmp_path / "empty")
     assert ended.returncode == 0, ended.stderr
-    assert f"passed over: {tmp_path / 'empty'} should hold runs" in ended.stderr
+    assert f"passed over: {tmp_path / 'empty'} should be a run's folder or hold some" in ended.stderr
+
+
+def test_networks_that_diverged_leave_a_rule_open_that_does_not_know_of_them(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "a")
+    rule: tuple[Any, ...] = ("a", "a claim", "a rule", lambda runs: Finding(Outcome.HOLDS, "Found."))
+    assert judged(Claim(*rule), Runs(folder)) == Finding(Outcome.HOLDS, "Found.")
+    (folder / "run5" / "status.json").write_text(json.dumps({"status": "diverged", "step": 3}))
+    found = judged(Claim(*rule), Runs(folder))
+    assert found.outcome is Outcome.UNDECIDED
+    assert found.measured == "Found. Left open: 1 diverged, of whose end the rule knows nothing."
+    assert judged(Claim(*rule, of_diverged=True), Runs(folder)).outcome is Outcome.HOLDS
+
+
+def test_replicas_that_diverged_are_counted_one_by_one(tmp_path: Path) -> None:
+    about = {"experiment": "convex_fig2", "width": 1.0, "replicas": 3}
+    make_run(tmp_path / "a", about, replicas={1: "diverged"}, metrics="step,replica,train_loss\n0,0,1\n0,1,1\n0,2,1\n")
+    assert Runs(tmp_path).diverged == 1
+
+
+def configured(folder: Path, number: int, **values: Any) -> None:
+    path = folder / f"run{number}" / "meta.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, "config": {**meta["config"], **values}}))
+
+
+def test_runs_of_other_settings_are_refused(tmp_path: Path) -> None:
+    """As after the same experiment with another rate, in the same folder."""
+    folder = sweep(tmp_path / "a")
+    for number in range(6):
+        configured(folder, number, optimizer={"lr": 0.1}, dataset={"seed": number % 3})
+    Runs(folder).check_settings(["width", "seed"])
+    for number in (0, 3):
+        configured(folder, number, optimizer={"lr": 0.2})
+    ended = report(folder)
+    assert ended.returncode == 2
+    assert "should hold runs of one optimizer.lr, found 4 with 0.1, 2 with 0.2" in ended.stderr
+    Runs(folder).check_settings(["width", "optimizer.lr"])
+    Runs(folder).check_settings(["optimizer"])
+    configured(folder, 1, experiment="convex_thm1")
+    with pytest.raises(BadInput, match="runs of one experiment, found convex_fig2, convex_thm1"):
+        Runs(folder).check_settings(["optimizer"])
+
+
+def test_what_an_experiment_sweeps() -> None:
+    assert swept("convex_fig2_linear") == swept("convex_fig2") == ["seed", "width"]
+
+
+def test_a_remark_that_lacks_its_columns_is_left_out(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "a")
+    ended = report(folder, "--experiment", "convex_fig1_exact", "--out", tmp_path / "new" / "r.html")
+    assert ended.returncode == 0, ended.stderr
+    assert "report: no remark: " in ended.stderr
+    assert (tmp_path / "new" / "r.html").exists()
 
 
 def test_what_is_said_is_escaped() -> None:

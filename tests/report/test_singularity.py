@@ -85,7 +85,8 @@ def images(larges: Iterable[int], bulk: float = 0.01) -> list[Job]:
     found = []
     for width, large in zip((1, 2, 4), larges, strict=True):
         for seed in range(4):
-            values = spectrum(100 * width, np.linspace(5, 9, large + seed % 2), bulk, negatives=1)
+            several = large + seed % (1 + width)
+            values = spectrum(100 * width, np.linspace(5, 9, several), bulk, negatives=1)
             found.append(job({"width": float(width), "seed": seed}, [values], grad_norm=0.1))
     return found
 
@@ -249,9 +250,10 @@ LINES: list[tuple[str, dict[str, Any], Outcome]] = [
 def test_lines_between_runs_are_judged_either_way(
     claim: str, options: dict[str, Any], outcome: Outcome, tmp_path: Path
 ) -> None:
+    runs = Runs(fake_sweep(tmp_path, "singularity_fig8", [job({}, [spectrum()])]))
     table(**options).to_csv(tmp_path / TABLE, index=False)
     (chosen,) = (one for one in study("singularity_fig8").claims if one.name == claim)
-    found = judged(chosen, Runs(tmp_path))
+    found = judged(chosen, runs)
     assert found.outcome == outcome, found.measured
 
 

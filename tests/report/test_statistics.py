@@ -15,6 +15,7 @@ from runner.report.statistics import (
     mean,
     median,
     proportion,
+    rank_correlation,
     share,
     trend,
     variance,
@@ -56,6 +57,26 @@ def test_shares_end_at_0_and_1() -> None:
     assert share([0.5]).high == math.inf
     assert share([0.75, 0.75, 0.75]).low == -math.inf  # equal by chance
     assert share([1.0, 1.0, 1.0]).low == 1.0
+    assert share([1.0, 1.0]).low == -math.inf
+
+
+def test_a_few_equal_values_tell_nothing_of_their_spread() -> None:
+    for few in ([0.1] * 3, [0.1 + 0.2, 0.3, 0.3], [-5.0] * 5):  # 0.1 + 0.2 is not 0.3
+        assert above(mean(few), -10) is Outcome.UNDECIDED
+    assert mean([2.0] * 6).low == 2.0
+    slopes = [bootstrap_slope([[2.0] * n, [1.0] * n], [1, 2], lambda x: x.mean(axis=-1)) for n in (5, 6)]
+    assert [below(one) for one in slopes] == [Outcome.UNDECIDED, Outcome.HOLDS]
+
+
+def test_ranks_are_compared_within_cells() -> None:
+    """Between cells x and y go together, within them against each other, but for a cell where y does not vary."""
+    rows = [(cell, n, 10 * cell + n, 10 * cell - n * (cell < 2)) for cell in range(3) for n in range(8)]
+    frame = pd.DataFrame(rows, columns=["cell", "network", "x", "y"])
+    assert rank_correlation(frame, "x", "y", "cell", over="network").value == pytest.approx(-1)
+    shuffled = np.random.default_rng(0).permutation(8)
+    one = frame[frame["cell"] == 0].assign(y=shuffled)
+    expected = stats.spearmanr(one["x"], one["y"]).statistic
+    assert rank_correlation(one, "x", "y", ["cell"], over="network").value == pytest.approx(expected)
 
 
 def test_proportion_is_wilsons() -> None:
@@ -66,7 +87,7 @@ def test_proportion_is_wilsons() -> None:
 
 
 def test_trend_is_the_slope_within_each_seed() -> None:
-    rows = [(seed, width, 10.0**seed * width**1.5) for seed in range(3) for width in (1, 2, 4)]
+    rows = [(seed, width, 10.0**seed * width**1.5) for seed in range(6) for width in (1, 2, 4)]
     frame = pd.DataFrame(rows, columns=["seed", "width", "y"])
     found = trend(frame, "y", "width")
     assert found.value == pytest.approx(1.5)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.report.drawing import legend
-from runner.report.statistics import Interval, above, all_of, below, bootstrap, mean, pooled_correlation, trend, within
+from runner.report.statistics import Interval, above, all_of, below, mean, rank_correlation, trend, within
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
 
@@ -68,11 +68,8 @@ def goes_together(runs: Runs) -> Finding:
     """Ranks within a cell of one network and batch size, so that only differences between draws count."""
     frame = draws(runs)
     frame["cosine"] = frame["between"].abs()
-    ranks = frame.groupby([*ARM, "batch"])[["cosine", "residual"]].rank(pct=True) - 0.5
-    networks = [rows.to_numpy() for _, rows in ranks.groupby(frame["replica"])]
-    sums = np.array([[(x * y).sum(), (x * x).sum(), (y * y).sum()] for x, y in (rows.T for rows in networks)])
-    found = bootstrap(sums, pooled_correlation)
-    return Finding(above(found), f"Rank correlation within settings: {found}, {len(networks)} networks in each.")
+    found = rank_correlation(frame, "cosine", "residual", [*ARM, "batch"], over="replica")
+    return Finding(above(found), f"Rank correlation within settings: {found}, {found.n} networks in each.")
 
 
 def gradient_orthogonal(runs: Runs) -> Finding:

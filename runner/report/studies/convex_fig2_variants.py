@@ -35,16 +35,18 @@ def in_each(runs: Runs) -> Figure:
     frame = metrics(runs)
     kinds = sorted(frame["net"].unique())
     figure, axes = panels(2, columns=2, width=4.8, height=4.6, sharey=True)
-    for axis, find, bar in (
-        (axes[0], figure2.negative_share, figure2.SELDOM),
-        (axes[1], figure2.alike, figure2.CLOSE),
+    for axis, find, bar, least in (
+        (axes[0], figure2.negative_share, figure2.SELDOM, 0.0),
+        (axes[1], figure2.alike, figure2.CLOSE, -1.0),
     ):
+        found = find(frame, "variant")
         places: list[str] = []
         for data, rows in frame.groupby("data"):
-            for net, one in find(rows, "net").items():
+            for net, variant in dict(zip(rows["net"], rows["variant"], strict=True)).items():
+                one = found[variant]
                 at = -(len(places) * (len(kinds) + 1) + kinds.index(net))
                 colour = PALETTE[kinds.index(net)]
-                axis.plot([max(one.low, 0), min(one.high, 1)], [at, at], color=colour, lw=1)
+                axis.plot([max(one.low, least), min(one.high, 1)], [at, at], color=colour, lw=1)
                 axis.plot(one.value, at, "o", ms=4, color=colour, label=None if places else net)
             places.append(data)
         axis.axvline(bar, color=ink(), ls="--", lw=0.8)
@@ -112,7 +114,12 @@ STUDY = Study(
         Claim("follows G", "(b) g'Hg follows g'Gg.", figure2.FOLLOWS_RULE, follows),
     ),
     plots=(
-        Plot("variants", "Means over starts with 95 % intervals; the rules' thresholds are dashed.", in_each),
+        Plot(
+            "variants",
+            "Means over starts with intervals that hold together with 95 %, as in the rules, whose "
+            "thresholds are dashed.",
+            in_each,
+        ),
         Plot("training", "Means over starts with their range; symmetric-log axes.", along_training),
         Plot("starts", "Single starts (grey) beside their mean.", one_start),
     ),

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.report.drawing import legend
-from runner.report.landscape import REACHED, count_of, endpoints, gaps
-from runner.report.statistics import Outcome, proportion
+from runner.report.landscape import REACHED, all_but_few, count_of, endpoints, gaps
+from runner.report.statistics import Outcome
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, panels
 
@@ -46,14 +46,11 @@ def told_apart(runs: Runs) -> Finding:
     if found.empty:
         return Finding(Outcome.UNDECIDED, "No run reached a minimum.")
     decades = np.log10(found["last"] / found["next"])
-    clear = proportion(int((decades > 3).sum()), len(decades))
+    outcome, clear = all_but_few(decades > 3)
     said = (
         f"From the last of the theorem's eigenvalues to the next one: {decades.median():.1f} decades in the median, "
         f"{decades.min():.1f} at least; more than three in a share of {clear}."
     )
-    if len(decades) < 5:
-        return Finding(Outcome.UNDECIDED, said)
-    outcome = Outcome.HOLDS if clear.value >= 0.95 else Outcome.FAILS if clear.high < 0.95 else Outcome.UNDECIDED
     return Finding(outcome, said)
 
 

@@ -84,7 +84,7 @@ STUDY = Study(
         ),
         Claim(
             "two isolated",
-            "Two eigenvalues are isolated at the top of the spectrum, from nearly every start.",
+            "Two eigenvalues are isolated at the top of the spectrum, from start to start.",
             spectra.TWO_ISOLATED,
             two_isolated,
         ),

@@ -8,15 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.report.drawing import legend, map_of
-from runner.report.statistics import (
-    Interval,
-    Outcome,
-    above,
-    all_of,
-    below,
-    finite,
-    mean,
-)
+from runner.report.statistics import FEW, Interval, Outcome, above, all_of, below, bootstrap, finite, mean
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
 from runner.report.vanishing import FORMULAS, POWERS, SIZES, cells, each, living, logarithms, rates, starts
@@ -57,7 +49,8 @@ def collapses(runs: Runs) -> Finding:
 
 def spread_ratio(rows: pd.DataFrame, size: str, draws: int = 1000) -> Interval:
     """The mean range over widths of the mean log (per layer, living networks) at equal depth / width, over the one at
-    equal depth; with its percentile bootstrap interval, each setting's starts drawn anew."""
+    equal depth; with its percentile bootstrap interval, each setting's starts drawn anew; infinite where one has a few
+    only."""
     alive = living(rows)
     logs = {key: logarithms(one, size).to_numpy() for key, one in alive.groupby(["depth", "units"])}
     generator = np.random.default_rng(0)
@@ -65,8 +58,9 @@ def spread_ratio(rows: pd.DataFrame, size: str, draws: int = 1000) -> Interval:
     ratios = _ranges(drawn, lambda depth, units: depth / units) / _ranges(drawn, lambda depth, units: depth)
     exact = {key: one.mean(keepdims=True) for key, one in logs.items()}
     value = _ranges(exact, lambda depth, units: depth / units) / _ranges(exact, lambda depth, units: depth)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(float(value[0]), float(low), float(high), min(map(len, logs.values())))
+    fewest = min(map(len, logs.values()))
+    low, high = np.quantile(ratios, [0.025, 0.975]) if fewest >= FEW else (-np.inf, np.inf)
+    return Interval(float(value[0]), float(low), float(high), fewest)
 
 
 def _ranges(means: dict[Any, np.ndarray], by: Callable[[int, int], float]) -> np.ndarray:
@@ -114,14 +108,9 @@ def mean_misleads(runs: Runs) -> Finding:
     return Finding(above(found, float(np.log(FACTOR))), said)
 
 
-def excess(values: pd.Series, draws: int = 2000) -> Interval:
-    """ln(mean / median), with its percentile bootstrap interval."""
-    x = finite(values)
-    if len(x) < 8:
-        return Interval(np.nan, -np.inf, np.inf, len(x))
-    drawn = np.random.default_rng(0).choice(x, (draws, len(x)))
-    low, high = np.quantile(np.log(drawn.mean(1) / np.median(drawn, axis=1)), [0.025, 0.975])
-    return Interval(float(np.log(x.mean() / np.median(x))), float(low), float(high), len(x))
+def excess(values: pd.Series) -> Interval:
+    """ln(mean / median), with its bootstrap interval."""
+    return bootstrap(finite(values), lambda x: float(np.log(x.mean() / np.median(x))), draws=2000)
 
 
 def maps(runs: Runs) -> Figure:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.errors import BadInput
 from runner.report.drawing import legend
-from runner.report.statistics import Interval, Outcome, below, bootstrap, pooled_correlation, proportion
+from runner.report.statistics import Interval, Outcome, below, proportion, rank_correlation
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
 from runner.report.vanishing import living, starts
@@ -109,14 +108,9 @@ def timed(runs: Runs, name: str) -> pd.DataFrame:
 
 
 def within_depths(rows: pd.DataFrame) -> Interval:
-    """The correlation of the ranks of curvature and time, taken within each depth, so that depth itself counts for
-    nothing, with its bootstrap interval over networks. Depths that no network leaves add nothing."""
-    ranks = rows.groupby("depth")[["curvature", "time"]].rank()
-    ranks -= ranks.groupby(rows["depth"]).transform("mean")
-    ranks.loc[ranks.groupby(rows["depth"])["time"].transform("std") == 0] = 0
-    networks = [one.to_numpy() for _, one in ranks.groupby(rows["network"])]
-    sums = np.array([[(x * y).sum(), (x * x).sum(), (y * y).sum()] for x, y in (one.T for one in networks)])
-    return bootstrap(sums, pooled_correlation)
+    """The correlation of the ranks of curvature and time within each depth. Depths that no network leaves add
+    nothing."""
+    return rank_correlation(rows, "curvature", "time", "depth", over="network")
 
 
 def losses(runs: Runs) -> Figure:
@@ -199,6 +193,7 @@ STUDY = Study(
             "At the greatest depth, each at its best rate, the 95 % interval of the share of networks that leave lies "
             "below 1/2 for SGD and above 1/2 for Adam. It does not hold where SGD's lies above or Adam's below.",
             stays,
+            of_diverged=True,
         ),
         Claim(
             "smaller curvature, longer stay",
@@ -206,6 +201,7 @@ STUDY = Study(
             "The correlation of the ranks of SGD's time and of the largest |eigenvalue| at the start, taken within "
             "each depth, at the rate that is best over all depths, is below zero (bootstrap interval over networks).",
             grows,
+            of_diverged=True,
         ),
     ),
     plots=(
