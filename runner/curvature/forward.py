@@ -36,11 +36,8 @@ def split(loss: BatchLoss, v: Vector, *, chunk: int | None = None, compiled: boo
     loss is that of the whole batch, whatever it is.
     """
     parts = [loss.expand(v, compiled=compiled, inputs=part) for part in _parts(loss, chunk)]
-    f0, f1, f2 = (
-        tree_map(lambda *leaves: torch.cat(leaves, int(loss.stacked)), *coefficients)
-        for coefficients in zip(*parts, strict=True)
-    )
-    return Split(*loss.split_terms(f0, f1, f2))
+    whole = parts[0] if len(parts) == 1 else tree_map(lambda *leaves: torch.cat(leaves, int(loss.stacked)), *parts)
+    return Split(*loss.split_terms(*whole))
 
 
 def _parts(loss: BatchLoss, chunk: int | None) -> Iterator[Any]:
@@ -124,8 +121,11 @@ def _mix(loss: BatchLoss, weights: Vector) -> bool:
         parts = [loss.outputs(weights, part) for part in _parts(loss, half)]
     except ValueError:  # a normalisation that cannot take one sample alone
         return True
+    whole = loss.outputs(weights)
+    if any(leaf.dim() == 0 for leaf in tree_leaves(whole)):  # of no sample
+        return True
     joined = tree_map(lambda *leaves: torch.cat(leaves), *parts)
-    pairs = zip(tree_leaves(loss.outputs(weights)), tree_leaves(joined), strict=True)
+    pairs = zip(tree_leaves(whole), tree_leaves(joined), strict=True)
     return not all(
         torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()), equal_nan=True)
         for one, other in pairs

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from runner import curvature
 from runner.curvature import BatchLoss
 from runner.curvature.difference import loss_difference
+from runner.curvature.forward import mixes_samples
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": curvature.split,
@@ -249,6 +250,28 @@ def test_several_outputs_and_a_loss_with_weights_of_its_own(method: str) -> None
     parts = curvature.split(model, Loss(), x, y, dtype=torch.float64, method=method)
     assert parts.gHg.dtype == torch.float64
     assert abs(parts.gHg - parts.gGg - parts.gHrg) < 1e-12 * (parts.gGg + abs(parts.gHrg))
+
+
+def test_an_output_of_the_batch_as_a_whole() -> None:
+    """A network that computes a part of its loss itself, 0-d: it mixes the samples."""
+
+    class Penalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            logits = torch.tanh(self.a(x))
+            return {"logits": logits, "penalty": logits.square().mean()}
+
+    def loss(outputs: dict[str, Tensor], y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs["logits"], y) + outputs["penalty"]
+
+    model, x, y = Penalised().double(), torch.randn(6, 3).double(), torch.randint(0, 4, (6,))
+    found = [curvature.split(model, loss, x, y, method=method) for method in METHODS]
+    for part in ("gHg", "gGg", "gHrg"):
+        torch.testing.assert_close(getattr(found[0], part), getattr(found[1], part))
+    assert mixes_samples(BatchLoss(model, loss, x, y))
 
 
 def test_autocast_and_no_grad_around_the_call_do_not_matter() -> None:
