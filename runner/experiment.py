@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss
+from runner.curvature.vectors import Vector
 from runner.dataset.batches import Batch, Batches
 from runner.networks import Networks, Rows
 from runner.probe.base import Probe
@@ -82,8 +83,11 @@ class Experiment:
             batch.memo[key] = self.task.targets(batch.labels, self.dtype)
         return batch.memo[key]
 
-    def batch_loss(self, batch: Batch, step: int, dtype: torch.dtype, rows: Rows | int = None) -> BatchLoss:
-        """L_B with the random draws that the training step `step` makes; of these rows of the stack, if it is one."""
+    def batch_loss(
+        self, batch: Batch, step: int, dtype: torch.dtype, rows: Rows | int = None, buffers: Vector | None = None
+    ) -> BatchLoss:
+        """L_B with the random draws that the training step `step` makes; of these rows of the stack, if it is one.
+        `buffers`: others than the network's own."""
         part = batch if rows is None else batch.rows(rows)
         with randomness.preserved(self.device):
             self.seed_draws(step, part.rank)
@@ -96,6 +100,7 @@ class Experiment:
                 rows=rows,
                 own_data=part.own,
                 share=part.share,
+                buffers=buffers,
             )
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
@@ -83,7 +84,7 @@ def live_table(jobs: Sequence[Job], running: Sequence[Job]) -> Table:
     for column in ("job", "progress"):
         table.add_column(column)
     for job in running:
-        table.add_row(job.name, job.progress)
+        table.add_row(escape(job.name), escape(job.progress))
     return table
 
 
@@ -93,5 +94,5 @@ def final_table(jobs: Sequence[Job]) -> Table:
     for column in ("job", "status", "step", "note"):
         table.add_column(column, justify="right" if column == "step" else "left", overflow="fold")
     for job in jobs:
-        table.add_row(job.name, job.status, str(job.step), job.note)
+        table.add_row(escape(job.name), job.status, str(job.step), escape(job.note))
     return table

@@ -54,6 +54,7 @@ def check_knobs(cfg: DictConfig) -> None:
 def check_config(cfg: DictConfig) -> None:
     """Refuse what can be told from the config alone, without data or network: knobs, device, keys, types, values."""
     check_knobs(cfg)
+    check_probes(cfg)
     check_loggers(cfg.logger)
     check_devices(cfg)
     check(cfg.dataset, "dataset")
@@ -63,6 +64,13 @@ def check_config(cfg: DictConfig) -> None:
         make(cfg[group], group)
     for name, node in cfg.probe.items():
         make(node, f"probe.{name}")
+
+
+def check_probes(cfg: DictConfig) -> None:
+    """Refuse probes that were set to something else, as one that was to be switched off."""
+    for name, node in cfg.probe.items():
+        if not isinstance(node, DictConfig):
+            raise BadInput(f"probe.{name} should be a probe's keys, found {node!r}; probe=[…] lists those that measure")
 
 
 def check_devices(cfg: DictConfig) -> None:

@@ -32,10 +32,12 @@ class Spot(NamedTuple):
 
 class Measurement:
     """The state w_step with the batch of the coming update, after its backward pass and before the update; of networks
-    side by side these `rows` of the stack."""
+    side by side these `rows` of the stack. `buffers`: those of before the forward pass, which g is of."""
 
-    def __init__(self, run: Experiment, step: int, batch: Batch, lr: float, rows: Rows = None) -> None:
-        self.run, self.step, self.lr = run, step, lr
+    def __init__(
+        self, run: Experiment, step: int, batch: Batch, lr: float, rows: Rows = None, buffers: Vector | None = None
+    ) -> None:
+        self.run, self.step, self.lr, self._buffers = run, step, lr, buffers
         self._batch, self._stack = batch, rows
         self._points: dict[tuple[str, Spot], Point] = {}
         self._losses: dict[Spot, Loss] = {}
@@ -134,7 +136,7 @@ class Measurement:
         return own if ranks.count == 1 or at.undivided else ShardedLoss(own, ranks.total)
 
     def _build(self, batch: Batch, at: Spot, step: int) -> BatchLoss:
-        return self.run.batch_loss(batch, step, at.dtype, self._stack if at.row is None else at.row)
+        return self.run.batch_loss(batch, step, at.dtype, self._stack if at.row is None else at.row, self._buffers)
 
     def _operator(self, at: Spot, matrix: Matrix) -> Operator:
         if (at, matrix) not in self._operators:

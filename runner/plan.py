@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from runner import (
@@ -189,7 +190,7 @@ def table(names: Sequence[str], estimates: Sequence[Estimate], counts: Sequence[
             f"{one.memory_bytes_with_probes / 2**30:.2f}", f"{one.seconds / epochs:.3g}", f"{one.seconds / 3600:.3g}",
             f"{one.probe_seconds / one.seconds:.0%}", f"{one.disk_bytes / 2**20:,.1f}",
         )  # fmt: skip
-        shown.add_row(name, *cells)
+        shown.add_row(escape(name), *cells)
     return shown
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from omegaconf import DictConfig
@@ -13,9 +13,17 @@ from runner.updating import unmarked
 
 @contextmanager
 def settings(cfg: DictConfig) -> Iterator[None]:
-    """The process-wide settings of a run, put back afterwards: exact fp32 products, determinism, threads."""
+    """The process-wide settings of a run, put back afterwards: exact fp32 products, determinism, threads, and none of
+    the contexts that a notebook may be in."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with unmarked(), full_precision() if cfg.precision != "bf16" else nullcontext():
+    with ExitStack() as contexts:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                contexts.enter_context(torch.autocast(kind, enabled=False))
+        contexts.enter_context(torch.enable_grad())
+        contexts.enter_context(unmarked())
+        if cfg.precision != "bf16":
+            contexts.enter_context(full_precision())
         try:
             if cfg.deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from runner.ending import Ended
@@ -14,7 +15,7 @@ def summarise(folder: Path, ended: Ended, console: Console) -> None:
     are."""
     frame = pd.read_csv(folder / "metrics.csv")
     many = frame["replica"].nunique()
-    table = Table(title=f"{ended.status} after {ended.step} steps{': ' + ended.reason if ended.reason else ''}")
+    table = Table(title=f"{ended.status} after {ended.step} steps{': ' + escape(ended.reason) if ended.reason else ''}")
     table.add_column("")
     table.add_column("value", justify="right")
     for column in ("train_loss", "train_error", "test_loss", "test_error", "grad_norm"):
@@ -29,4 +30,4 @@ def summarise(folder: Path, ended: Ended, console: Console) -> None:
                 f"{column} < 0, share of {len(values)} {'steps' if many == 1 else 'rows'}", f"{(values < 0).mean():.1%}"
             )
     console.print(table)
-    console.print(f"files: {folder}", soft_wrap=True, highlight=False)
+    console.print(f"files: {folder}", soft_wrap=True, highlight=False, markup=False)

@@ -86,6 +86,8 @@ class Task:
                 f"Labels should be in 0 .. {self.classes - 1} for {self.classes} classes, found"
                 f" {labels.min()} .. {labels.max()}: mend the data set or its number of classes."
             )
+        if not isinstance(outputs, Tensor):
+            raise BadInput(f"The network should return one tensor, found {type(outputs).__name__}.")
         if outputs.shape != (len(labels), self.outputs):
             raise BadInput(
                 f"The network should give outputs of shape (N, {self.outputs}) for {_name(self.loss)} on"

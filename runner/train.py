@@ -38,7 +38,7 @@ class Hooks(NamedTuple):
 class State(NamedTuple):
     """w_step of the networks that train, g being in their parameters' `.grad`: the batch of the coming update and its
     rate, and what is known without probes, one number each or one for each replica, (R,). `buffers`: those of before
-    the forward pass, where a network that ends here has still to be evaluated."""
+    the forward pass, where something is measured or a network may end."""
 
     step: int
     lr: float
@@ -107,12 +107,12 @@ def take_step(
     the networks that are at their end are retired."""
     state = look(run, step, costs, may_end=then is None)
     later = then or at_once
-    if step > 0 and (step % run.batches.steps_per_epoch == 0 or step == run.steps):
-        later(progress.end_epoch, state.cells)
     if then is None:
         state = retire(run, progress, state, costs)
         if not run.networks.ids:
             return
+    if step > 0 and (step % run.batches.steps_per_epoch == 0 or step == run.steps):
+        later(progress.end_epoch, state.cells)
     later(partial(hooks.show, step), record(run, progress, state, costs, due(run, step), then=later))
     if step < run.steps:
         with costs.training.running():
@@ -131,14 +131,14 @@ def look(run: Experiment, step: int, costs: Costs, may_end: bool = True) -> Stat
     cells: Cells = {"step": step, "epoch": run.batches.epoch(step), "replica": replica}
     if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
         cells |= evaluate(run)
-    needed = may_end and run.batches.has_test and "test_loss" not in cells
+    needed = may_end or schedule_due(run, step) or due(run, step)
     buffers = {name: one.clone() for name, one in run.model.named_buffers()} if needed else {}
     with costs.training.running():
         batch = run.batches(step)
         loss, error, grad_norm = forward_backward(run, step, batch)
     if schedule_due(run, step):
         with costs.schedule.running():
-            inform_schedule(run, step, batch)
+            inform_schedule(run, step, batch, buffers)
         costs.informed += 1
     lr = set_rate(run, step)
     cells |= {"lr": lr, "train_loss": loss, "train_error": error, "grad_norm": grad_norm}
@@ -151,11 +151,12 @@ def schedule_due(run: Experiment, step: int) -> bool:
     return probe is not None and probe.cadence.due(step, run.batches.steps_per_epoch, run.steps)
 
 
-def inform_schedule(run: Experiment, step: int, batch: Batch) -> None:
+def inform_schedule(run: Experiment, step: int, batch: Batch, buffers: dict[str, Tensor]) -> None:
     """Measure what the schedule has to know before it can tell the rate of the coming update."""
     assert run.schedule.measures is not None
     lr = float(run.optimizer.param_groups[0]["lr"])  # of the update before
-    run.schedule.take(Measurement(run, step, batch, lr).cells("schedule", run.schedule.measures), run.rates[0])
+    at = Measurement(run, step, batch, lr, buffers=buffers)
+    run.schedule.take(at.cells("schedule", run.schedule.measures), run.rates[0])
 
 
 def set_rate(run: Experiment, step: int) -> float:
@@ -208,7 +209,8 @@ def retire(run: Experiment, progress: Progress, state: State, costs: Costs) -> S
     rest = [row for row in range(len(run.networks.ids)) if row not in ended]
     progress.keep(rest)
     run.keep(rest)
-    return state._replace(batch=state.batch.rows(rest), cells=pick(state.cells, rest))
+    buffers = {name: one[rest] for name, one in state.buffers.items()} if rest else {}
+    return state._replace(batch=state.batch.rows(rest), cells=pick(state.cells, rest), buffers=buffers)
 
 
 def evaluated(run: Experiment, state: State, rows: list[int]) -> State:
@@ -242,7 +244,7 @@ def record(
     state (of given `rows`) is always written."""
     step, found = state.step, list[Cells]()
     for part in run.networks.parts(rows):
-        at = Measurement(run, step, state.batch, state.lr, part)
+        at = Measurement(run, step, state.batch, state.lr, part, state.buffers)
         measured: Cells = {}
         for name in probes:
             with costs.probes[name].running():

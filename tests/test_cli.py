@@ -125,6 +125,9 @@ BAD = {
     "probe.split.on=[elsewhere]": "probe.split.on should be",
     "arch.outputs=3": "outputs",
     "hydra.run.dir=/proc/nowhere": "cannot be written",
+    "probe.fd=null": "probe.fd should be a probe's keys, found None; probe=[…] lists those that measure",
+    "probe={fd:1}": "probe.fd should be a probe's keys, found 1",
+    "optimizer=null": "Config group override must be a string or a list",
     "=3": "Config group override must be a string or a list",
     "-m --cfg job": "Only one of --run, --multirun, --cfg",
 }

@@ -1,6 +1,8 @@
 """Curvature of the loss of any network along any direction, for notebooks and for the probes.
 
 None of these functions changes the model: parameters, buffers, gradients, modes and random generators stay bit for bit.
+The loss has to be a function of the weights: the network may draw random numbers by torch's global generators, which
+every evaluation finds where they stand now; loss_fn draws none.
 """
 
 from typing import Any, Literal
@@ -8,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from runner.curvature import difference, exact, forward
+from runner.curvature import difference, exact, forward, randomness
 from runner.curvature.batch_loss import BatchLoss, LossFunction
 from runner.curvature.exact import HessianProduct
 from runner.curvature.forward import Split
@@ -57,8 +59,9 @@ def split(
     """
     if method not in ("taylor", "double_backward"):
         raise ValueError(f"method should be taylor or double_backward, found {method!r}")
-    loss, v = _problem(model, loss_fn, inputs, targets, direction, dtype)
-    return forward.split(loss, v) if method == "taylor" else exact.split_by_double_backward(loss, v)
+    with randomness.only_of_torch():
+        loss, v = _problem(model, loss_fn, inputs, targets, direction, dtype)
+        return forward.split(loss, v) if method == "taylor" else exact.split_by_double_backward(loss, v)
 
 
 def hvp(
@@ -71,7 +74,8 @@ def hvp(
     dtype: torch.dtype | None = None,
 ) -> HessianProduct:
     """`product` = H v as a dict of parameter name to tensor, and `gHg` = v'Hv, exactly. Arguments as for `split`."""
-    return exact.hessian_product(*_problem(model, loss_fn, inputs, targets, direction, dtype))
+    with randomness.only_of_torch():
+        return exact.hessian_product(*_problem(model, loss_fn, inputs, targets, direction, dtype))
 
 
 def finite_difference(
@@ -90,4 +94,5 @@ def finite_difference(
     """
     if not step > 0:
         raise ValueError(f"step should be positive, found {step}")
-    return difference.gradient_difference(*_problem(model, loss_fn, inputs, targets, direction, dtype), step)
+    with randomness.only_of_torch():
+        return difference.gradient_difference(*_problem(model, loss_fn, inputs, targets, direction, dtype), step)

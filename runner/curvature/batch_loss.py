@@ -1,6 +1,7 @@
 """The loss of one batch as a function of the weights alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from runner.curvature.taylor import expand, split_terms
 from runner.curvature.vectors import Vector
 
 LossFunction = Callable[[Any, Any], Tensor]
+_PURE = "loss_fn should be a function of outputs and targets, found one that"
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
@@ -36,6 +38,7 @@ class BatchLoss:
     outputs are (R, …) and losses (R,). They see the same batch, or, with `own_data`, each its own: inputs and targets
     (R, …).
     `share`: a factor of the loss and of all that is linear in it, for a batch that is a part of a larger one.
+    `buffers`: those from which each evaluation starts, by default the model's as they are.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class BatchLoss:
         rows: slice | list[int] | int | None = None,
         own_data: bool = False,
         share: float = 1.0,
+        buffers: Vector | None = None,
     ) -> None:
         parameters = dict(model.named_parameters())
         if not any(p.requires_grad for p in parameters.values()):
@@ -61,11 +65,12 @@ class BatchLoss:
         self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
         self._data = 0 if own_data else None
         self.draws = randomness.capture(self.device)
-        self._loss_fn, self.share = loss_fn, share
+        self._loss_fn, self.share, self._held, self._draws_nothing = loss_fn, share, buffers, False
 
     def buffers(self) -> Vector:
         """A fresh copy of the model's buffers, floats in this loss's dtype."""
-        return {name: self._own(buffer).clone() for name, buffer in self.model.named_buffers()}
+        held = dict(self.model.named_buffers()) if self._held is None else self._held
+        return {name: self._own(buffer).clone() for name, buffer in held.items()}
 
     @property
     def samples_dim(self) -> int:
@@ -85,6 +90,14 @@ class BatchLoss:
 
         with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
             return self.each(network, 0, self._data)({**weights, **self.frozen, **self.buffers()}, inputs)
+
+    def draws_numbers(self) -> bool:
+        """Whether the network draws random numbers."""
+        with randomness.preserved(self.device), torch.no_grad():
+            randomness.restore(self.draws, self.device)
+            own = {**self.weights, **self.frozen, **self.buffers()}
+            self.each(lambda own, inputs: functional_call(self.model, own, (inputs,)), 0, self._data)(own, self.inputs)
+            return randomness.moved(self.draws, self.device)
 
     def each(self, function: Callable[..., Any], *dims: int | None) -> Callable[..., Any]:
         """`function` of one network, over all that are stacked: the arguments with 0 in `dims` are each network's own,
@@ -109,14 +122,24 @@ class BatchLoss:
         def terms(f0: Any, f1: Any, f2: Any, targets: Any) -> tuple[Tensor, Tensor, Tensor]:
             return split_terms(self._checked, f0, f1, f2, targets)
 
-        with exact_arithmetic(self.device):
+        with exact_arithmetic(self.device), self._drawing_nothing():
             return self.each(terms, 0, 0, 0, self._data)(f0, f1, f2, self.targets)
 
     def of_outputs(self, outputs: Any, targets: Any = None) -> Tensor:
         """l(F): the mean loss of given outputs, a 0-d tensor."""
         targets = self.targets if targets is None else targets
-        with exact_arithmetic(self.device):
+        with exact_arithmetic(self.device), self._drawing_nothing():
             return self.each(self._checked, 0, self._data)(outputs, targets)
+
+    @contextmanager
+    def _drawing_nothing(self) -> Iterator[None]:
+        """Refuse a loss function that draws random numbers, the first time that it is called."""
+        before = None if self._draws_nothing else randomness.capture(self.device)
+        yield
+        if before is not None and randomness.moved(before, self.device):
+            randomness.restore(before, self.device)
+            raise ValueError(f"{_PURE} draws random numbers")
+        self._draws_nothing = True
 
     def _checked(self, outputs: Any, targets: Any) -> Tensor:
         value = self._evaluate(outputs, targets)
@@ -127,8 +150,13 @@ class BatchLoss:
     def _evaluate(self, outputs: Any, targets: Any) -> Tensor:
         if not isinstance(self._loss_fn, nn.Module):
             return self._loss_fn(outputs, targets)
-        own = {**dict(self._loss_fn.named_parameters()), **dict(self._loss_fn.named_buffers())}
-        return functional_call(self._loss_fn, _cast(own, self.dtype), (outputs, targets))
+        buffers = {name: buffer.clone() for name, buffer in self._loss_fn.named_buffers()}
+        own = _cast({**dict(self._loss_fn.named_parameters()), **buffers}, self.dtype)
+        versions = {name: own[name]._version for name in buffers}
+        value: Tensor = functional_call(self._loss_fn, own, (outputs, targets))
+        if any(own[name]._version != version for name, version in versions.items()):
+            raise ValueError(f"{_PURE} writes to its buffers")
+        return value
 
     def __call__(self, weights: Vector) -> Tensor:
         return self.of_outputs(self.outputs(weights))

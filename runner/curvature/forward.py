@@ -93,15 +93,16 @@ def layer_of(parameter: str) -> str:
 
 def mixes_samples(loss: BatchLoss) -> bool:
     """Whether a sample's output depends on the rest of its batch: batch statistics, or draws made for the batch as a
-    whole (dropout). Known of torch's own modules, else found by trying, also away from the weights: where a last layer
-    is zero, the outputs say nothing of the others."""
-    return any(map(_mixing, loss.model.modules())) or _mix(loss, loss.weights) or _mix(loss, _shaken(loss.weights))
+    whole (dropout). Known of batch norm and of whatever draws, else found by trying, also away from the weights: where
+    a last layer is zero, the outputs say nothing of the others."""
+    if any(map(_has_batch_statistics, loss.model.modules())) or loss.draws_numbers():
+        return True
+    return _mix(loss, loss.weights) or _mix(loss, _shaken(loss.weights))
 
 
-def _mixing(module: nn.Module) -> bool:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return module.training or module.running_mean is None
-    return isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0
+def _has_batch_statistics(module: nn.Module) -> bool:
+    norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return norm and (module.training or module.running_mean is None)
 
 
 def _shaken(weights: Vector) -> Vector:

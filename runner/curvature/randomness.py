@@ -1,8 +1,10 @@
 """Random draws that can be made again: the dropout mask of a training step, at every point where its loss is taken."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 Draws = tuple[torch.Tensor, torch.Tensor | None]
@@ -27,6 +29,12 @@ def restore(draws: Draws, device: torch.device) -> None:
         torch.cuda.set_rng_state(draws[1], device)
 
 
+def moved(draws: Draws, device: torch.device) -> bool:
+    """Whether something was drawn since `draws` was captured."""
+    now = capture(device)
+    return any(a is not None and b is not None and not torch.equal(a, b) for a, b in zip(draws, now, strict=True))
+
+
 @contextmanager
 def preserved(device: torch.device) -> Iterator[None]:
     """Whatever is drawn inside leaves no trace outside, also after an exception."""
@@ -43,3 +51,21 @@ def replayed(draws: Draws, device: torch.device) -> Iterator[None]:
     with preserved(device):
         restore(draws, device)
         yield
+
+
+@contextmanager
+def only_of_torch() -> Iterator[None]:
+    """Raise ValueError where something inside draws from the generators of Python or NumPy, which are not set to where
+    they were for every evaluation: that takes longer than a small network. They stay as they are."""
+    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        found = random.getstate() != python or str(np.random.get_state(legacy=False)) != str(numpy)
+        random.setstate(python)
+        np.random.set_state(numpy)
+    if found:
+        raise ValueError(
+            "the network and its loss should draw random numbers by torch's global generators, found draws from those "
+            "of Python or NumPy"
+        )

@@ -18,8 +18,8 @@ class Snapshot(Probe):
     buffers}, under the keys of the network's state_dict, on the CPU.
 
     w_0 are the weights at the probe's first measurement: the start of the run, unless the cadence leaves step 0 out.
-    Buffers are those after the training-mode forward pass on the step's batch. What is kept does not depend on the
-    place, and is written once.
+    Buffers are those of w_step too, before the training-mode forward pass on its batch. What is kept does not depend on
+    the place, and is written once.
     """
 
     names = ("norm", "distance")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torchvision
 
 import runner
 from runner.arch.resnet import CifarResNet
@@ -105,6 +106,16 @@ def test_samples_mix_through_batch_statistics_and_dropout_only() -> None:
     assert mixes(torch.nn.Dropout(0.5))
     assert not mixes(torch.nn.LayerNorm(5), torch.nn.Tanh())
     assert mixes(torch.nn.Dropout(1e-6))  # whatever is drawn
+
+
+def test_samples_mix_by_whatever_draws() -> None:
+    """As a path that is dropped for one sample in a thousand, which few samples would not show."""
+    path = torchvision.ops.StochasticDepth(1e-3, "row")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), path, torch.nn.Linear(5, 3))
+    loss = BatchLoss(model, torch.nn.CrossEntropyLoss(), torch.randn(4, 4), torch.randint(0, 3, (4,)))
+    draws = torch.get_rng_state()
+    assert mixes_samples(loss)
+    assert torch.equal(torch.get_rng_state(), draws)
 
 
 class OwnStatistics(torch.nn.Module):

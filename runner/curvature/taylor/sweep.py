@@ -73,7 +73,11 @@ def expand(
         torch.set_rng_state(draws)
         y = _swept(model, plain, direction, buffers, inputs, Context(compiled))
         _keep_layout.add(model)
-    return _coefficient(y, 0), _coefficient(y, 1), tree_map(lambda leaf: 2 * leaf, _coefficient(y, 2))
+    return _coefficient(y, 0), _coefficient(y, 1), tree_map(_doubled, _coefficient(y, 2))
+
+
+def _doubled(leaf: Any) -> Any:
+    return 2 * leaf if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _gains_from_channels_last(params: Tensors, inputs: Any) -> bool:
@@ -87,14 +91,15 @@ def _gains_from_channels_last(params: Tensors, inputs: Any) -> bool:
 def _swept(
     model: nn.Module, params: dict[str, Tensor], direction: Tensors, buffers: Tensors, inputs: Any, context: Context
 ) -> Any:
-    """The model's outputs, with Taylor tensors for all that depends on t."""
+    """The model's outputs, with Taylor tensors for all that depends on t. No graph is made, since nothing requires a
+    gradient; gradients are enabled, so that the network's own torch.no_grad is seen."""
     curves = {
         name: Taylor((p, direction[name].detach(), None)) if name in direction else p for name, p in params.items()
     }
     own = {name: buffer.clone() for name, buffer in buffers.items()}
     versions = {} if context.transformed else {name: p._version for name, p in params.items()}
     try:
-        with torch.no_grad(), sweeping(context), refuse_custom_functions(), OwnParameters(model, curves):
+        with torch.enable_grad(), sweeping(context), refuse_custom_functions(), OwnParameters(model, curves):
             y = functional_call(model, {**curves, **own}, (inputs,))
     except UnsupportedOperation as error:
         if error.module is not None:

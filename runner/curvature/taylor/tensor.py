@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from runner.curvature.taylor.context import transformed
 from runner.curvature.taylor.decompose import decomposed
@@ -64,7 +65,8 @@ class Taylor(Tensor):
         if rule is None:
             raise UnsupportedOperation(name_of(func))
         try:
-            return rule(*args, **kwargs)
+            found = rule(*args, **kwargs)
+            return found if torch.is_grad_enabled() else tree_map(_constant, found)
         except TypeError as error:
             try:
                 inspect.signature(rule).bind(*args, **kwargs)
@@ -77,6 +79,11 @@ class Taylor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise UnsupportedOperation(str(func), "it was called below torch's Python interface (a script or a fused path)")
+
+
+def _constant(x: Any) -> Any:
+    """What autograd takes a result for that was computed under the network's own torch.no_grad."""
+    return RULES[Tensor.detach](x) if isinstance(x, Taylor) else x
 
 
 def name_of(func: Any) -> str:
@@ -127,6 +134,8 @@ def overwrite(x: Any, new: Any) -> Any:
         raise UnsupportedOperation(
             "an in-place operation", "it writes a value that depends on the weights into a plain tensor"
         )
+    if not torch.is_grad_enabled():
+        raise UnsupportedOperation("an in-place operation", "under torch.no_grad, it changes a value but no derivative")
     if x.leaked or any(other is not None and other is not x for other in (ref() for ref in x.kin)):
         raise UnsupportedOperation("an in-place operation", "it writes to a tensor while a view of it is still in use")
     c = series(new)

@@ -1,0 +1,109 @@
+"""What is measured is a function of the weights; what autograd takes for a constant is one; all else is refused."""
+
+import random
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from runner import curvature
+from runner.curvature import UnsupportedOperation
+
+METHODS = ("taylor", "double_backward")
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "split": curvature.split,
+    "hvp": curvature.hvp,
+    "finite_difference": lambda *args: curvature.finite_difference(*args, step=1e-3),
+}
+
+
+def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().sum(1).mean() / 2
+
+
+class Scaled(nn.Module):
+    """tanh(a x) times something that is computed of it under a context, in which it is a constant."""
+
+    def __init__(self, context: Callable[[], Any]) -> None:
+        super().__init__()
+        self.a, self.context = nn.Linear(3, 4), context
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.a(x))
+        with self.context():
+            size, (first, _) = h.square().sum(), h.chunk(2, 1)
+        return h * size.exp() + first.clone().sum()
+
+
+CONTEXTS = {"no_grad": torch.no_grad, "set_grad_enabled": lambda: torch.set_grad_enabled(False), "none": nullcontext}
+
+
+@pytest.mark.parametrize("outside", [nullcontext, torch.no_grad])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_networks_own_no_grad_makes_constants(context: str, outside: Callable[[], Any]) -> None:
+    model, x, y = Scaled(CONTEXTS[context]).double(), torch.randn(5, 3).double(), torch.randn(5, 4).double()
+    with outside():
+        found = [curvature.split(model, half_square, x, y, method=method) for method in METHODS]
+    for part in ("gHg", "gGg", "gHrg"):
+        torch.testing.assert_close(getattr(found[0], part), getattr(found[1], part))
+
+
+def test_writing_under_no_grad_is_refused() -> None:
+    class Written(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x)
+            with torch.no_grad():
+                h.mul_(2)
+            return h
+
+    with pytest.raises(UnsupportedOperation, match="no_grad"):
+        curvature.split(Written(nullcontext), half_square, torch.ones(2, 3), torch.ones(2, 4))
+
+
+class Drawing(nn.Module):
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, outputs: Tensor, y: Tensor | None = None) -> Tensor:
+        return outputs * self.draw() if y is None else (outputs - y).square().mean() * (1 + self.draw())
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        self.count += 1
+        return (outputs - y).square().mean() * self.count
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("network", "loss", "words"),
+    [
+        (
+            Drawing(random.random),
+            half_square,
+            "found draws from those of Python or NumPy",
+        ),
+        (Drawing(np.random.rand), half_square, "found draws from those of Python or NumPy"),
+        (nn.Identity(), Drawing(lambda: float(torch.rand(()))), "loss_fn .* found one that draws random numbers"),
+        (nn.Identity(), Counting(), "loss_fn .* found one that writes to its buffers"),
+    ],
+    ids=["python", "numpy", "loss", "buffer"],
+)
+def test_what_is_no_function_of_the_weights_is_refused(name: str, network: Any, loss: Any, words: str) -> None:
+    """And the generators and buffers stay as they are."""
+    model = nn.Sequential(nn.Linear(3, 4), network)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state()
+    with pytest.raises(ValueError, match=words):
+        FUNCTIONS[name](model, loss, torch.ones(2, 3), torch.zeros(2, 4))
+    assert (random.getstate(), str(np.random.get_state())) == before[:2]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert not isinstance(loss, Counting) or loss.count == 0

@@ -1,0 +1,94 @@
+"""In a run too, all that is measured is of one function of the weights: that which is trained."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import runner
+from runner.errors import BadInput
+
+SMALL = ["dataset.size=20", "dataset.dim=5", "steps=4", "precision=fp64", "device=cpu", "init=default", "arch=custom"]
+
+
+class Counting(nn.Module):
+    """Its buffer moves with each forward pass in training mode, and the outputs with it, as in spectral normalisation."""
+
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(input_shape[0], 8), nn.Linear(8, outputs)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.count += 1
+        return self.b(torch.tanh(self.a(x))) * (1 + 0.1 * self.count)
+
+
+class Odd(nn.Module):
+    def __init__(self, input_shape: list[int], outputs: int, kind: str) -> None:
+        super().__init__()
+        self.layer, self.kind, self.calls = nn.Linear(input_shape[0], outputs), kind, 0
+        self.held = [self.layer.weight]
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        y = self.layer(x)
+        return {
+            "python": lambda: y * (1 + random.random()),
+            "numpy": lambda: y * (1 + np.random.rand()),
+            "generator": lambda: y * (1 + torch.rand((), generator=self.generator)),
+            "state": lambda: y * self.calls,
+            "list": lambda: torch.tanh(y) + x @ self.held[0].T,
+            "tuple": lambda: (y, None),
+            "none": lambda: y,
+        }[self.kind]()
+
+
+def test_buffers_are_those_that_the_step_began_with(tmp_path: Path) -> None:
+    """The estimate for a small mu is a difference of gradients at the same buffers; products are of these, too."""
+    probes = ["probe=[fd,hvp,split,snapshot]", "probe.fd.mu=1e-6", "probe.snapshot.every=1"]
+    folder = runner.run([*SMALL, f"arch._target_={__name__}.Counting", *probes, f"hydra.run.dir={tmp_path / 'run'}"])
+    rows = pd.read_csv(folder / "metrics.csv")
+    assert len(rows) == 5
+    np.testing.assert_allclose(rows["fd_gHg"], rows["hvp_gHg"], rtol=1e-4)
+    np.testing.assert_allclose(rows["split_gHg"], rows["hvp_gHg"], rtol=1e-10)
+    for step in range(5):
+        kept = torch.load(folder / "snapshot" / f"weights-step{step}.pt", weights_only=True)["model"]
+        assert kept["count"] == step
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("python", "found draws from those of Python or NumPy"),
+        ("numpy", "found draws from those of Python or NumPy"),
+        ("generator", "at the same of all these found two gradients of layer.weight"),
+        ("state", "at the same of all these found two gradients of layer.weight"),
+        ("list", "at the same of all these found two gradients of layer.weight"),
+        ("tuple", "should return one tensor, found tuple"),
+    ],
+)
+def test_what_is_no_function_of_its_parameters_is_refused(tmp_path: Path, kind: str, words: str) -> None:
+    run = [*SMALL, f"arch._target_={__name__}.Odd", f"hydra.run.dir={tmp_path / 'run'}"]
+    with pytest.raises(BadInput, match=words):
+        runner.run([*run, f"arch.kind={kind}"])
+    runner.run([*run, "arch.kind=none"])
+
+
+def test_contexts_of_a_notebook_do_not_reach_a_run(tmp_path: Path) -> None:
+    run = ["dataset.size=20", "dataset.dim=5", "arch.base_width=8", "arch.depth=3", "steps=3", "device=cpu"]
+    found = [runner.run([*run, f"hydra.run.dir={tmp_path / 'plain'}"])]
+    with torch.autocast("cpu", torch.bfloat16):
+        found.append(runner.run([*run, f"hydra.run.dir={tmp_path / 'autocast'}"]))
+        assert torch.is_autocast_enabled("cpu")
+    with torch.no_grad():
+        found.append(runner.run([*run, f"hydra.run.dir={tmp_path / 'no_grad'}"]))
+        assert not torch.is_grad_enabled()
+    assert len({(folder / "metrics.csv").read_bytes() for folder in found}) == 1
