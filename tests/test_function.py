@@ -17,7 +17,7 @@ SMALL = ["dataset.size=20", "dataset.dim=5", "steps=4", "precision=fp64", "devic
 
 
 class Counting(nn.Module):
-    """Its buffer moves with each forward pass in training mode, and the outputs with it, as in spectral normalisation."""
+    """Its buffer moves with each forward pass in training mode, and the outputs with it, as in spectral norm."""
 
     def __init__(self, input_shape: list[int], outputs: int) -> None:
         super().__init__()
