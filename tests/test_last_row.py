@@ -16,6 +16,21 @@ MLP = [*IMAGES, "arch.base_width=8", "arch.depth=3", "replicas=3"]
 ENDS = {
     "until, batch norm": [*RESNET, "steps=12", "until.grad_norm=2"],
     "until, replicas": [*MLP, "steps=60", "until.grad_norm=1.2"],
+    "until, at the end of an epoch": [
+        "dataset=blobs",
+        "dataset.size=20",
+        "dataset.test_size=9",
+        "batch_size=8",
+        "arch.base_width=3",
+        "init=he",
+        "seed=3",
+        "precision=fp64",
+        "epochs=20",
+        "until.grad_norm=0.25",
+        "device=cpu",
+        "probe=[split]",
+        "log_every=1",
+    ],
     "diverged": [*RESNET, "steps=12", "optimizer.lr=1e12"],
 }
 
@@ -32,5 +47,8 @@ def test_it_is_evaluated(tmp_path: Path, name: str) -> None:
     assert (last["step"] > 0).all()
     assert found.drop(last.index)["test_loss"].isna().all()
     pd.testing.assert_frame_equal(last, expected.loc[last.index])
+    epochs = pd.read_csv(tmp_path / "seldom" / "epochs.csv").groupby("replica").tail(1)
+    tested = ["replica", "epoch", "test_loss", "test_error"]
+    pd.testing.assert_frame_equal(last[tested].reset_index(drop=True), epochs[tested].reset_index(drop=True))
     other = [column for column in found if not column.startswith("test_")]
     pd.testing.assert_frame_equal(found[other], expected[other])  # and nothing else has changed
