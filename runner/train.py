@@ -38,13 +38,13 @@ class Hooks(NamedTuple):
 class State(NamedTuple):
     """w_step of the networks that train, g being in their parameters' `.grad`: the batch of the coming update and its
     rate, and what is known without probes, one number each or one for each replica, (R,). `buffers`: those of before
-    the forward pass, where something is measured or a network may end."""
+    the forward pass, kept where something is measured, a network may end or the optimizer comes back to the loss."""
 
     step: int
     lr: float
     batch: Batch
     cells: Cells
-    buffers: dict[str, Tensor]
+    buffers: dict[str, Tensor] | None
 
 
 def train(run: Experiment, progress: Progress, hooks: Hooks, costs: Costs) -> Ended:
@@ -132,7 +132,7 @@ def look(run: Experiment, step: int, costs: Costs, may_end: bool = True) -> Stat
     if evaluation_due(run, step):  # before the forward pass, which moves batch norm's running statistics on
         cells |= evaluate(run)
     needed = may_end or schedule_due(run, step) or due(run, step)
-    buffers = {name: one.clone() for name, one in run.model.named_buffers()} if needed else {}
+    buffers = {name: one.clone() for name, one in run.model.named_buffers()} if needed else None
     with costs.training.running():
         batch = run.batches(step)
         loss, error, grad_norm = forward_backward(run, step, batch)
@@ -151,7 +151,7 @@ def schedule_due(run: Experiment, step: int) -> bool:
     return probe is not None and probe.cadence.due(step, run.batches.steps_per_epoch, run.steps)
 
 
-def inform_schedule(run: Experiment, step: int, batch: Batch, buffers: dict[str, Tensor]) -> None:
+def inform_schedule(run: Experiment, step: int, batch: Batch, buffers: dict[str, Tensor] | None) -> None:
     """Measure what the schedule has to know before it can tell the rate of the coming update."""
     assert run.schedule.measures is not None
     lr = float(run.optimizer.param_groups[0]["lr"])  # of the update before
@@ -209,7 +209,7 @@ def retire(run: Experiment, progress: Progress, state: State, costs: Costs) -> S
     rest = [row for row in range(len(run.networks.ids)) if row not in ended]
     progress.keep(rest)
     run.keep(rest)
-    buffers = {name: one[rest] for name, one in state.buffers.items()} if rest else {}
+    buffers = {name: one[rest] for name, one in (state.buffers or {}).items()} if rest else None
     return state._replace(batch=state.batch.rows(rest), cells=pick(state.cells, rest), buffers=buffers)
 
 
@@ -218,6 +218,7 @@ def evaluated(run: Experiment, state: State, rows: list[int]) -> State:
     w_step as `look` would have found them, before the forward pass moved the buffers on."""
     if not run.batches.has_test or "test_loss" in state.cells:
         return state
+    assert state.buffers is not None  # kept, where a network may end
     buffers = dict(run.model.named_buffers())
     moved = {name: one.clone() for name, one in buffers.items()}
     set_all(buffers, state.buffers)
@@ -265,6 +266,8 @@ def update(run: Experiment, state: State) -> None:
     if run.clip_norm is not None:
         run.networks.clip(run.clip_norm)
     if needs_closure(run.optimizer):
-        run.optimizer.step(Closure(run.batch_loss(state.batch, state.step, run.dtype), run.loss_fn))
+        run.optimizer.step(
+            Closure(run.batch_loss(state.batch, state.step, run.dtype, buffers=state.buffers), run.loss_fn)
+        )
     else:
         updating.update(run.optimizer)
