@@ -65,6 +65,7 @@ class BatchLoss:
         self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
         self._data = 0 if own_data else None
         self.draws = randomness.capture(self.device)
+        self._hooked = [module for module in model.modules() if module._forward_pre_hooks]
         self._loss_fn, self.share, self._held, self._draws_nothing = loss_fn, share, buffers, False
 
     def buffers(self) -> Vector:
@@ -88,13 +89,24 @@ class BatchLoss:
         def network(own: Vector, inputs: Any) -> Any:
             return functional_call(self.model, own, (inputs,))
 
-        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
+        with self._as_it_stands():
             return self.each(network, 0, self._data)({**weights, **self.frozen, **self.buffers()}, inputs)
+
+    @contextmanager
+    def _as_it_stands(self) -> Iterator[None]:
+        """The generators stand where they stood at the beginning, and are put back; so are the tensors that hooks make
+        of parameters before a forward pass and leave in their modules (torch.nn.utils.prune, the old weight_norm)."""
+        made = [{k: v for k, v in vars(module).items() if isinstance(v, Tensor)} for module in self._hooked]
+        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
+            try:
+                yield
+            finally:
+                for module, tensors in zip(self._hooked, made, strict=True):
+                    vars(module).update(tensors)
 
     def draws_numbers(self) -> bool:
         """Whether the network draws random numbers."""
-        with randomness.preserved(self.device), torch.no_grad():
-            randomness.restore(self.draws, self.device)
+        with self._as_it_stands(), torch.no_grad():
             own = {**self.weights, **self.frozen, **self.buffers()}
             self.each(lambda own, inputs: functional_call(self.model, own, (inputs,)), 0, self._data)(own, self.inputs)
             return randomness.moved(self.draws, self.device)
@@ -112,7 +124,7 @@ class BatchLoss:
         def sweep(weights: Vector, v: Vector, buffers: Vector, inputs: Any) -> tuple[Any, Any, Any]:
             return expand(self.model, weights, v, buffers, inputs, compiled=compiled)
 
-        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
+        with self._as_it_stands():
             swept = self.each(sweep, 0, 0, 0, self._data)
             return swept({**self.weights, **self.frozen}, v, self.buffers(), inputs)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from runner import curvature
 from runner.curvature import UnsupportedOperation
@@ -107,3 +108,16 @@ def test_what_is_no_function_of_the_weights_is_refused(name: str, network: Any, 
     assert (random.getstate(), str(np.random.get_state())) == before[:2]
     assert torch.equal(torch.get_rng_state(), before[2])
     assert not isinstance(loss, Counting) or loss.count == 0
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_hooks_make_of_parameters_stays(name: str) -> None:
+    """As the masked weight of a pruned layer, which lies in the module beside its parameter."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+    prune.random_unstructured(model[0], "weight", 0.5)
+    weight = model[0].weight
+    mask = model[0].weight_mask
+    found = FUNCTIONS[name](model, half_square, torch.ones(2, 3), torch.zeros(2, 4))
+    assert model[0].weight is weight
+    if name == "hvp":
+        assert (found.product["0.weight_orig"][mask == 0] == 0).all()
