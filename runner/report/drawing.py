@@ -92,7 +92,11 @@ def heat_map(axis: Any, matrix: Any) -> Any:
     top = sizes.max() if len(sizes) else 1.0
     middle = float(np.clip(np.median(sizes) if len(sizes) else top, top * 1e-4, top / 2))
     shown = axis.imshow(values, cmap="RdBu_r", norm=SymLogNorm(middle, vmin=-top, vmax=top), interpolation="nearest")
-    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+    bar = axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+    decades = 10.0 ** np.arange(np.ceil(np.log10(1.5 * middle)), np.floor(np.log10(top)) + 1)
+    if len(decades):  # those that do not lie on zero's label
+        bar.set_ticks([*-decades[::-1], 0, *decades])
+        bar.minorticks_off()
     for spine in axis.spines.values():
         spine.set_visible(False)
     return shown
