@@ -79,7 +79,7 @@ def summed(x: Tensor) -> Tensor:
         return handle_torch_function(summed, (x,), x)
     if not dist.is_initialized():
         return x
-    return _Summed.apply(x) if torch.is_grad_enabled() else _sum(x)
+    return _Summed.apply(x) if x.requires_grad and torch.is_grad_enabled() else _sum(x)
 
 
 @rule_for(summed)
