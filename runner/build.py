@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from runner import closure
 from runner.arch.scaled import scaled
 from runner.arch.synchronised import synchronise
-from runner.curvature import randomness
+from runner.curvature import functional, randomness
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.vectors import norm
 from runner.dataset.base import Dataset
@@ -111,6 +111,8 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
         model = made()
     if not isinstance(model, nn.Module):
         raise BadInput(f"arch._target_ should make a torch.nn.Module, found {type(model).__name__}")
+    if lazy := [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]:
+        raise BadInput(f"arch: layers should be given their sizes, found {lazy[0]}, which waits for a first pass")
     initialise(model, generator=torch.Generator().manual_seed(derived(seed, "init")))
     return model
 
@@ -179,6 +181,7 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
         raise BadInput(
             f"dataset: labels should be in 0 … {run.task.classes - 1}, found {int(labels.min())} … {int(labels.max())}"
         )
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     first = run.batches(0).first(2).rows(run.networks.first)
     run.model.eval()
     try:
@@ -198,6 +201,9 @@ def check_fit(run: Experiment, labels: Tensor) -> None:
         count = len(loss.inputs)
         advice = "; the last batch of an epoch is this small: choose another batch_size" if count == 1 else ""
         raise BadInput(f"arch: the network cannot be trained on a batch of {count} samples: {error}{advice}") from error
+    written = [name for name, p in run.model.named_parameters() if not torch.equal(p.detach(), before[name])]
+    if written:
+        raise BadInput(f"arch: the network should not write to its parameters in a forward pass, found {written}")
     if run.networks.stacked:
         check_side_by_side(run)
     else:
@@ -211,16 +217,13 @@ def check_function(run: Experiment) -> None:
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     buffers = {name: one.clone() for name, one in model.named_buffers()}
     try:
-        with randomness.preserved(run.device), randomness.only_of_torch():
+        with randomness.preserved(run.device), randomness.only_of_torch(), functional.with_buffers(model, buffers):
             expected = loss.gradient()
             randomness.restore(loss.draws, run.device)
             value = loss.of_outputs(model(loss.inputs))
             found = torch.autograd.grad(value, [model.get_parameter(name) for name in names], materialize_grads=True)
     except ValueError as error:
         raise BadInput(f"arch: {error}") from error
-    finally:
-        for name, one in model.named_buffers():
-            one.copy_(buffers[name])
     size = norm(expected)
     far = [name for name, g in zip(names, found, strict=True) if (g - expected[name]).norm() > 1e-2 * size]
     if far:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from runner.curvature import functional
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.side_by_side import side_by_side
 from runner.curvature.vectors import Vector, norm
@@ -103,7 +103,7 @@ class Networks:
         own = {name: _view(entry, rows) for name, entry in _state(self.model).items()}
 
         def network(own: Vector, inputs: Tensor) -> Tensor:
-            return functional_call(self.model, own, (inputs,))
+            return functional.call(self.model, own, (inputs,))
 
         return side_by_side(network, 0, 0 if own_inputs else None)(own, inputs).contiguous()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from runner import updating
 from runner.ahead import Kept, Pace, Then, Waiting, at_once
 from runner.closure import Closure, needs_closure
+from runner.curvature.functional import with_buffers
 from runner.dataset.batches import Batch
 from runner.ending import Ended, endings
 from runner.evaluate import evaluate
@@ -219,17 +220,9 @@ def evaluated(run: Experiment, state: State, rows: list[int]) -> State:
     if not run.batches.has_test or "test_loss" in state.cells:
         return state
     assert state.buffers is not None  # kept, where a network may end
-    buffers = dict(run.model.named_buffers())
-    moved = {name: one.clone() for name, one in buffers.items()}
-    set_all(buffers, state.buffers)
-    found = evaluate(run, rows)
-    set_all(buffers, moved)
+    with with_buffers(run.model, state.buffers):
+        found = evaluate(run, rows)
     return state._replace(cells={**state.cells, **spread(found, rows, len(run.networks.ids))})
-
-
-def set_all(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        tensor.copy_(values[name])
 
 
 def record(

@@ -82,6 +82,80 @@ def test_what_is_no_function_of_its_parameters_is_refused(tmp_path: Path, kind: 
     runner.run([*run, "arch.kind=none"])
 
 
+class Shared(nn.Module):
+    """One layer under three names."""
+
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(input_shape[0], 8), nn.Linear(8, outputs)
+        self.layers = nn.ModuleList([nn.Linear(8, 8)] * 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.a(x))
+        for layer in self.layers:
+            h = torch.tanh(layer(h))
+        return self.b(h)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_module_that_is_held_twice_is_trained(tmp_path: Path, replicas: int) -> None:
+    run = [
+        *SMALL,
+        f"arch._target_={__name__}.Shared",
+        "probe=[fd,hvp,split]",
+        "probe.fd.mu=1e-6",
+        f"replicas={replicas}",
+    ]
+    folder = runner.run([*run, f"hydra.run.dir={tmp_path / 'run'}"])
+    start = runner.run([*run, "steps=0", f"hydra.run.dir={tmp_path / 'start'}"])
+    found, begun = (torch.load(one / "checkpoint.pt", weights_only=True)["model"] for one in (folder, start))
+    assert len(found) == 6
+    assert all(not torch.equal(found[name], entry) for name, entry in begun.items())
+    rows = pd.read_csv(folder / "metrics.csv")
+    np.testing.assert_allclose(rows["split_gHg"], rows["hvp_gHg"], rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(rows["fd_gHg"], rows["hvp_gHg"], rtol=1e-3, atol=1e-9)
+
+
+class Remembering(nn.Module):
+    """Its buffer is another tensor after each forward pass, and of another size; or its weights are, at the first."""
+
+    def __init__(self, input_shape: list[int], outputs: int, kind: str) -> None:
+        super().__init__()
+        self.layer, self.kind = nn.Linear(input_shape[0], outputs), kind
+        self.register_buffer("kept", torch.zeros(1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        if self.kind == "parameter" and self.training and not self.kept.any():
+            self.layer.bias.data.copy_(-y.mean(0))
+            self.kept += 1
+        elif self.training:
+            self.kept = torch.cat([self.kept, y.detach()])[-50:]
+        return y - (0 if self.kind == "parameter" else self.kept.mean(0))
+
+
+def test_buffers_that_grow_are_what_they_are_without_measuring(tmp_path: Path) -> None:
+    run = [*SMALL, f"arch._target_={__name__}.Remembering", "arch.kind=buffer", "dataset=blobs", "dataset.test_size=9"]
+    run = [one for one in run if one != "dataset.dim=5"]
+    frames = []
+    for name, more in (("plain", ["probe=[]"]), ("measured", ["probe=[hvp,split]", "until.grad_norm=1e-9"])):
+        folder = runner.run([*run, *more, "eval_every=2", f"hydra.run.dir={tmp_path / name}"])
+        frames.append(pd.read_csv(folder / "metrics.csv")[["train_loss", "test_loss", "grad_norm"]])
+    pd.testing.assert_frame_equal(*frames)
+
+
+def test_weights_that_a_forward_pass_sets_are_refused(tmp_path: Path) -> None:
+    run = [*SMALL, f"arch._target_={__name__}.Remembering", "arch.kind=parameter", f"hydra.run.dir={tmp_path / 'run'}"]
+    with pytest.raises(BadInput, match=r"not write to its parameters in a forward pass, found .*'layer.bias'"):
+        runner.run(run)
+
+
+def test_layers_without_a_size_are_refused(tmp_path: Path) -> None:
+    run = [*SMALL, "arch._target_=torch.nn.LazyLinear", "arch.out_features=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    with pytest.raises(BadInput, match="should be given their sizes, found weight"):
+        runner.run(run)
+
+
 def test_contexts_of_a_notebook_do_not_reach_a_run(tmp_path: Path) -> None:
     run = ["dataset.size=20", "dataset.dim=5", "arch.base_width=8", "arch.depth=3", "steps=3", "device=cpu"]
     found = [runner.run([*run, f"hydra.run.dir={tmp_path / 'plain'}"])]

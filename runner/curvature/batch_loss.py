@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from runner.curvature import randomness
+from runner.curvature import functional, randomness
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.side_by_side import side_by_side
 from runner.curvature.taylor import expand, split_terms
@@ -87,10 +86,15 @@ class BatchLoss:
         inputs = self.inputs if inputs is None else inputs
 
         def network(own: Vector, inputs: Any) -> Any:
-            return functional_call(self.model, own, (inputs,))
+            return functional.call(self.model, own, (inputs,))
 
-        with self._as_it_stands():
-            return self.each(network, 0, self._data)({**weights, **self.frozen, **self.buffers()}, inputs)
+        own = {**weights, **self.frozen}
+        versions = {name: entry._version for name, entry in own.items()}
+        with self._as_it_stands(), functional.refuse_recomputation():
+            found = self.each(network, 0, self._data)({**own, **self.buffers()}, inputs)
+        if written := [name for name, entry in own.items() if entry._version != versions[name]]:
+            raise ValueError(f"the network should not write to its parameters in a forward pass, found {written}")
+        return found
 
     @contextmanager
     def _as_it_stands(self) -> Iterator[None]:
@@ -108,7 +112,7 @@ class BatchLoss:
         """Whether the network draws random numbers."""
         with self._as_it_stands(), torch.no_grad():
             own = {**self.weights, **self.frozen, **self.buffers()}
-            self.each(lambda own, inputs: functional_call(self.model, own, (inputs,)), 0, self._data)(own, self.inputs)
+            self.each(lambda own, inputs: functional.call(self.model, own, (inputs,)), 0, self._data)(own, self.inputs)
             return randomness.moved(self.draws, self.device)
 
     def each(self, function: Callable[..., Any], *dims: int | None) -> Callable[..., Any]:
@@ -165,7 +169,7 @@ class BatchLoss:
         buffers = {name: buffer.clone() for name, buffer in self._loss_fn.named_buffers()}
         own = _cast({**dict(self._loss_fn.named_parameters()), **buffers}, self.dtype)
         versions = {name: own[name]._version for name in buffers}
-        value: Tensor = functional_call(self._loss_fn, own, (outputs, targets))
+        value: Tensor = functional.call(self._loss_fn, own, (outputs, targets))
         if any(own[name]._version != version for name, version in versions.items()):
             raise ValueError(f"{_PURE} writes to its buffers")
         return value

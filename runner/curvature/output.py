@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from runner.curvature import randomness
+from runner.curvature import functional, randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.taylor import expand
@@ -55,7 +55,7 @@ def own_curvature(loss: BatchLoss, sample: int, output: int = 0) -> OwnCurvature
         alone = tree_map(lambda leaf: leaf[None], x)
 
         def f(weights: Vector) -> Tensor:
-            return chosen(functional_call(loss.model, {**weights, **loss.frozen, **buffers}, (alone,)), output)
+            return chosen(functional.call(loss.model, {**weights, **loss.frozen, **buffers}, (alone,)), output)
 
         v, value = grad_and_value(f)(loss.weights)
         length = torch.linalg.vector_norm(flatten(v), dtype=torch.float64)

@@ -57,13 +57,15 @@ def replayed(draws: Draws, device: torch.device) -> Iterator[None]:
 def only_of_torch() -> Iterator[None]:
     """Raise ValueError where something inside draws from the generators of Python or NumPy, which are not set to where
     they were for every evaluation: that takes longer than a small network. They stay as they are."""
-    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
-        found = random.getstate() != python or str(np.random.get_state(legacy=False)) != str(numpy)
-        random.setstate(python)
-        np.random.set_state(numpy)
+        now = np.random.get_state()
+        found = random.getstate() != python or not all(map(np.array_equal, now, numpy))
+        if found:
+            random.setstate(python)
+            np.random.set_state(numpy)
     if found:
         raise ValueError(
             "the network and its loss should draw random numbers by torch's global generators, found draws from those "

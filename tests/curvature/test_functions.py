@@ -1,5 +1,6 @@
 """What is measured is a function of the weights; what autograd takes for a constant is one; all else is refused."""
 
+import copy
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
 
 from runner import curvature
 from runner.curvature import UnsupportedOperation
@@ -51,6 +53,84 @@ def test_a_networks_own_no_grad_makes_constants(context: str, outside: Callable[
         found = [curvature.split(model, half_square, x, y, method=method) for method in METHODS]
     for part in ("gHg", "gGg", "gHrg"):
         torch.testing.assert_close(getattr(found[0], part), getattr(found[1], part))
+
+
+RETURNED: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda h: h.contiguous(),
+    "to": lambda h: h.to(h.dtype),
+    "dropout": lambda h: nn.functional.dropout(h, 0.0),
+    "reshape": lambda h: h.reshape(h.shape),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_no_grad_returns_as_it_was_is_no_constant(name: str) -> None:
+    class Returned(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.tanh(self.a(x))
+            with torch.no_grad():
+                same = RETURNED[name](h)
+            return h * same
+
+    case = Returned(nullcontext).double(), half_square, torch.randn(5, 3).double(), torch.randn(5, 4).double()
+    found = [curvature.split(*case, method=method) for method in METHODS]
+    torch.testing.assert_close(found[0].gHg, found[1].gHg)
+
+
+class Shared(nn.Module):
+    """A module that stands under two names, another that is applied three times, and a parameter of two modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh())
+        self.stem, self.layers, self.head = self.body[0], nn.ModuleList([nn.Linear(4, 4)] * 3), nn.Linear(4, 4)
+        self.head.weight = self.stem.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        for layer in self.layers:
+            h = torch.tanh(layer(h))
+        return self.head(h)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_modules_that_are_held_twice(name: str) -> None:
+    model, x, y = Shared().double(), torch.randn(6, 4).double(), torch.randn(6, 4).double()
+    before = {key: (tensor, tensor.clone()) for key, tensor in model.state_dict(keep_vars=True).items()}
+    twin = copy.deepcopy(model)
+    loss = half_square(twin(x), y)
+    g = torch.autograd.grad(loss, list(twin.parameters()), create_graph=True)
+    v = [one.detach() for one in g]
+    Hv = torch.autograd.grad(sum((a * b).sum() for a, b in zip(g, v, strict=True)), list(twin.parameters()))
+    expected = sum((a * b).sum() for a, b in zip(Hv, v, strict=True))
+    found = FUNCTIONS[name](model, half_square, x, y).gHg
+    torch.testing.assert_close(found, expected, rtol=1e-9 if name != "finite_difference" else 0.1, atol=1e-12)
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        assert tensor is before[key][0]
+        assert torch.equal(tensor, before[key][1])
+
+
+def test_activation_checkpoints_are_refused() -> None:
+    """They compute the activations again when the measured weights are no longer in their places."""
+
+    class Recomputing(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.a, x, use_reentrant=False)
+
+    case = Recomputing(nullcontext), half_square, torch.ones(2, 3), torch.ones(2, 4)
+    with pytest.raises(ValueError, match=r"without torch\.utils\.checkpoint"):
+        curvature.hvp(*case)
+
+
+def test_writing_to_parameters_is_refused() -> None:
+    class Writing(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.a.weight.mul_(0.5)
+            return self.a(x)
+
+    with pytest.raises(ValueError, match=r"in a forward pass, found \['a.weight'\]"):
+        curvature.hvp(Writing(nullcontext), half_square, torch.ones(2, 3), torch.ones(2, 4))
 
 
 def test_writing_under_no_grad_is_refused() -> None:

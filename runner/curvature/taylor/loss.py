@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from runner.curvature import functional
 from runner.curvature.taylor.context import transformed
 
 
@@ -49,7 +49,7 @@ def _terms(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(loss_fn, nn.Module):
         held = _cast({**dict(loss_fn.named_parameters()), **dict(loss_fn.named_buffers())}, _floats(f0)[0].dtype)
-        module, loss_fn = loss_fn, lambda outputs, truth: functional_call(module, held, (outputs, truth))
+        module, loss_fn = loss_fn, lambda outputs, truth: functional.call(module, held, (outputs, truth))
     leaves, structure = tree_flatten(f0)
     free = [index for index, leaf in enumerate(leaves) if _moves(leaf)]
 

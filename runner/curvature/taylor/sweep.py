@@ -7,9 +7,9 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
+from runner.curvature import functional
 from runner.curvature.taylor import (  # noqa: F401  (each module registers its rules)
     activation,
     attention,
@@ -100,7 +100,7 @@ def _swept(
     versions = {} if context.transformed else {name: p._version for name, p in params.items()}
     try:
         with torch.enable_grad(), sweeping(context), refuse_custom_functions(), OwnParameters(model, curves):
-            y = functional_call(model, {**curves, **own}, (inputs,))
+            y = functional.call(model, {**curves, **own}, (inputs,))
     except UnsupportedOperation as error:
         if error.module is not None:
             raise

@@ -7,6 +7,7 @@ others stay plain tensors, and torch computes with them at its own speed.
 
 import inspect
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class Taylor(Tensor):
             raise UnsupportedOperation(name_of(func))
         try:
             found = rule(*args, **kwargs)
-            return found if torch.is_grad_enabled() else tree_map(_constant, found)
+            return found if torch.is_grad_enabled() else tree_map(partial(_constant, args), found)
         except TypeError as error:
             try:
                 inspect.signature(rule).bind(*args, **kwargs)
@@ -81,9 +82,12 @@ class Taylor(Tensor):
         raise UnsupportedOperation(str(func), "it was called below torch's Python interface (a script or a fused path)")
 
 
-def _constant(x: Any) -> Any:
-    """What autograd takes a result for that was computed under the network's own torch.no_grad."""
-    return RULES[Tensor.detach](x) if isinstance(x, Taylor) else x
+def _constant(args: Any, found: Any) -> Any:
+    """What autograd takes a result for that was computed under the network's own torch.no_grad: a constant, unless an
+    argument was returned as it was."""
+    if not isinstance(found, Taylor) or any(isinstance(x, Taylor) and x.c[0] is found.c[0] for x in args):
+        return found
+    return RULES[Tensor.detach](found)
 
 
 def name_of(func: Any) -> str:

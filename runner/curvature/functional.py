@@ -1,0 +1,62 @@
+"""A network with other tensors in the place of its parameters and buffers."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def call(module: nn.Module, tensors: Mapping[str, Any], arguments: tuple[Any, ...]) -> Any:
+    """module(*arguments) with `tensors`, which have the names of `named_parameters` and `named_buffers`, wherever the
+    module holds what has such a name.
+
+    What is held twice is found here: where one module stands under two names, torch puts each tensor into its place
+    twice, and does not find back.
+    """
+    names = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    own = {}
+    for path, part in module.named_modules():
+        for key, tensor in (*part._parameters.items(), *part._buffers.items()):
+            place = f"{path}.{key}" if path else key
+            name = names.get(id(tensor), place)
+            if tensor is not None and name in tensors:
+                own[place] = tensors[name]
+    return functional_call(module, own, arguments, tie_weights=False)
+
+
+@contextmanager
+def with_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the module's buffers are these, by name; afterwards they are what they were."""
+    names = {id(buffer): name for name, buffer in module.named_buffers()}
+    held = [(part, dict(part._buffers)) for part in module.modules()]
+    for part, own in held:
+        part._buffers.update({k: values.get(names[id(b)], b) for k, b in own.items() if b is not None})
+    try:
+        yield
+    finally:
+        for part, own in held:
+            part._buffers.clear()
+            part._buffers.update(own)
+
+
+@contextmanager
+def refuse_recomputation() -> Iterator[None]:
+    """Raise ValueError where the network asks for activations to be computed again in the backward pass, which comes
+    when its own tensors are in their places again."""
+    hook = getattr(sys.modules.get("torch.utils.checkpoint"), "_checkpoint_hook", None)
+    if hook is None:
+        yield
+        return
+    original = hook.__init__
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("the network should be measured without torch.utils.checkpoint, found a part that recomputes")
+
+    hook.__init__ = refuse
+    try:
+        yield
+    finally:
+        hook.__init__ = original
