@@ -12,8 +12,8 @@ from runner import closure
 from runner.arch.scaled import scaled
 from runner.arch.synchronised import synchronise
 from runner.curvature import functional, randomness
-from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.vectors import norm
+from runner.curvature.batch_loss import BatchLoss, gradient
+from runner.curvature.vectors import Vector, norm
 from runner.dataset.base import Dataset
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -214,18 +214,17 @@ def check_function(run: Experiment) -> None:
     """Is what the probes measure the loss that is trained? Not where the network keeps parameters or a state outside of
     its modules', or draws random numbers elsewhere than by torch's global generators."""
     loss, model = few_samples(run), run.model
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    trained: Vector = {name: p for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: one.clone() for name, one in model.named_buffers()}
     try:
         with randomness.preserved(run.device), randomness.only_of_torch(), functional.with_buffers(model, buffers):
             expected = loss.gradient()
             randomness.restore(loss.draws, run.device)
-            value = loss.of_outputs(model(loss.inputs))
-            found = torch.autograd.grad(value, [model.get_parameter(name) for name in names], materialize_grads=True)
+            found = gradient(loss.of_outputs(model(loss.inputs)), trained)
     except ValueError as error:
         raise BadInput(f"arch: {error}") from error
     size = norm(expected)
-    far = [name for name, g in zip(names, found, strict=True) if (g - expected[name]).norm() > 1e-2 * size]
+    far = [name for name, g in found.items() if (g - expected[name]).norm() > 1e-2 * size]
     if far:
         raise BadInput(
             "arch: the loss should be a function of the network's parameters and buffers, and of draws from torch's "
