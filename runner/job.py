@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner import checkpoint
 from runner.crew import crew
@@ -32,17 +32,19 @@ def execute(
     check_config(cfg)
     with RunFolder(path, cfg) as folder:
         state = _previous(folder, cfg)
-        if isinstance(state, Ended):
+        known = folder.read("meta.json") or {}
+        if isinstance(state, Ended) and not _elsewhere(known, cfg):
             return state
         with crew(cfg, folder) if cfg.devices > 1 else one_process(cfg) as work:
+            if state:
+                _same_data(folder, known, work)
+            if isinstance(state, Ended):
+                return state
             if state and state["step"] > work.steps:
                 raise BadInput(
                     f"{folder.path} is at step {state['step']} already, more than the {work.steps} asked for; "
                     "ask for more epochs or steps, or choose another folder with name=… or hydra.run.dir=…"
                 )
-            known = folder.read("meta.json") or {}
-            if state:
-                _same_data(folder, known, work)
             accounts = {
                 **work.meta,
                 **({"threads": state["threads"]} if state else {}),
@@ -54,9 +56,17 @@ def execute(
             return _supervised(folder, work, state, accounts, display)
 
 
+def _elsewhere(known: dict[str, Any], cfg: DictConfig) -> bool:
+    """Whether the data may be others than those of a run that has ended: they are looked at only if so."""
+    before = known.get("config", {})
+    places = {"data_root": before.get("data_root"), "dataset.verify": before.get("dataset", {}).get("verify")}
+    return any(place is not None and OmegaConf.select(cfg, key) != place for key, place in places.items())
+
+
 def _same_data(folder: RunFolder, known: dict[str, Any], work: Work) -> None:
-    """Refuse to go on with other data, which the config does not tell apart where `data_root` or a copy has changed."""
-    for key in ("training_samples", "training_data", "steps_per_epoch"):
+    """Refuse to go on with other data, or to answer for them, which the config does not tell apart where `data_root` or
+    a copy has changed."""
+    for key in ("training_samples", "training_data", "test_data", "steps_per_epoch"):
         if key in known and known[key] != work.meta[key]:
             raise BadInput(
                 f"the data of {folder.path} should have {key}={known[key]}, as when it began, found {work.meta[key]}; "

@@ -42,6 +42,7 @@ class Networks:
         self.parameters = dict(model.named_parameters())  # walking through the modules takes time
         self.at_once = 1
         self._final: dict[str, Tensor] = {}  # of all replicas, those that have stopped
+        self._unused: set[str] = set()  # parameters of a stack that get no gradient, which optimizers leave alone
 
     @classmethod
     def alone(cls, model: nn.Module) -> "Networks":
@@ -72,8 +73,8 @@ class Networks:
         return 0 if self.stacked else None
 
     def fit(self, loss: BatchLoss, samples: int) -> None:
-        """Choose how many networks are computed at a time, by counting what one holds. `loss`: of one network and a few
-        samples; `samples`: in a batch."""
+        """Choose how many networks are computed at a time, by counting what one holds, and find out which parameters
+        they use. `loss`: of one network and a few samples; `samples`: in a batch."""
         held = 0
 
         def count(tensor: Tensor) -> Tensor:
@@ -82,8 +83,11 @@ class Networks:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss(loss.leaves())
+            leaves = loss.leaves()
+            value = loss(leaves)
         few = loss.inputs.shape[loss.samples_dim]
+        grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True) if value.requires_grad else ()
+        self._unused = {name for name, g in zip(leaves, grads, strict=False) if g is None}
         self.at_once = max(1, AT_ONCE[loss.device.type] * few // (held * samples))
 
     def parts(self, rows: Sequence[int] | None = None) -> Iterator[Rows]:
@@ -126,8 +130,9 @@ class Networks:
                 p.grad.mul_(factor.view(-1, *[1] * (p.dim() - 1)))
 
     def zero_grad(self) -> None:
-        for p in self.parameters.values():
-            p.grad = torch.zeros_like(p) if self.stacked and p.requires_grad else None
+        for name, p in self.parameters.items():
+            written = self.stacked and p.requires_grad and name not in self._unused  # row by row
+            p.grad = torch.zeros_like(p) if written else None
 
     def keep(self, rows: Sequence[int], optimizer: torch.optim.Optimizer) -> None:
         """Only these rows train on; the others' weights stay as they are."""

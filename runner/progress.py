@@ -92,10 +92,12 @@ class Progress:
 
     def end_epoch(self, cells: Cells, rows: Sequence[int] | None = None) -> None:
         """Write the row of the epoch that ended with the step of `cells`, and begin the next; of given `rows` of the
-        stack only, whose last epoch it was. Of many networks only epochs in which something was recorded are written.
+        stack only, whose last epoch it was. Of many networks only epochs in which something was recorded are written,
+        and the last one.
         """
         epoch, kept = self.epoch, ("epoch", "replica", "step", "test_loss", "test_error")
-        if epoch.samples and (epoch.rows or not self.run.networks.stacked):
+        last = rows is not None or cells["step"] == self.run.steps
+        if epoch.samples and (epoch.rows or last or not self.run.networks.stacked):
             self.tables["epochs"].add(epoch.cells({key: cells[key] for key in kept if key in cells}, rows))
         if rows is None:
             self.epoch = epochs.Epoch(self.probe_columns)

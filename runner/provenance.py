@@ -29,7 +29,8 @@ def meta(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
         "git_commit": git_commit(),
         "parameters": sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids),
         "training_samples": run.batches.size,
-        "training_data": run.batches.fingerprint,
+        "training_data": run.batches.fingerprints[0],
+        "test_data": run.batches.fingerprints[1],
         "steps_per_epoch": run.batches.steps_per_epoch,
     }
 

@@ -77,10 +77,13 @@ class Ranks:
         before = [buffer.clone() for buffer in buffers]
         yield
         weights = [p for p in model.parameters() if p.requires_grad]
+        used = torch.tensor([p.grad is not None for p in weights], dtype=weights[0].dtype)
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
         moves = [share * torch.where(b == old, 0, b - old) for b, old in zip(buffers, before, strict=True)]
-        grads, moves, sums[:] = self.total((grads, moves, sums))
-        for p, g in zip(weights, grads, strict=True):
+        grads, moves, sums[:], used = self.total((grads, moves, sums, used.to(weights[0].device)))
+        for number, (p, g) in enumerate(zip(weights, grads, strict=True)):
+            if p.grad is None and not used[number]:  # nowhere: optimizers leave it alone
+                continue
             p.grad = g if p.is_contiguous() else torch.empty_like(p).copy_(g)  # as autograd lays it out
         for buffer, old, move in zip(buffers, before, moves, strict=True):
             buffer.copy_(old + move)

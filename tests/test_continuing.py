@@ -28,7 +28,9 @@ def test_probes_in_another_order_keep_their_columns(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(found, expected)
 
 
-@pytest.mark.parametrize(("key", "other"), [("training_samples", 30), ("training_data", "0" * 16)])
+@pytest.mark.parametrize(
+    ("key", "other"), [("training_samples", 30), ("training_data", "0" * 16), ("test_data", "0" * 16)]
+)
 def test_other_data_are_refused(tmp_path: Path, key: str, other: object) -> None:
     """As when `data_root` holds another copy now, which the config does not say."""
     folder = runner.run([*SMALL, "steps=2", f"hydra.run.dir={tmp_path / 'run'}"])
@@ -38,7 +40,17 @@ def test_other_data_are_refused(tmp_path: Path, key: str, other: object) -> None
     before = (folder / "metrics.csv").read_bytes()
     with pytest.raises(BadInput, match=f"should have {key}={other}, as when it began, found {meta[key]}"):
         runner.run([*SMALL, "steps=4", f"hydra.run.dir={folder}"])
+    runner.run([*SMALL, "steps=2", f"hydra.run.dir={folder}"])  # it has ended, and nobody said that the data moved
+    with pytest.raises(BadInput, match=f"should have {key}={other}"):
+        runner.run([*SMALL, "steps=2", f"hydra.run.dir={folder}", f"data_root={tmp_path}"])
     assert (folder / "metrics.csv").read_bytes() == before
+
+
+def test_a_run_that_has_ended_answers_for_its_data_elsewhere(tmp_path: Path) -> None:
+    folder = runner.run([*SMALL, "steps=2", f"hydra.run.dir={tmp_path / 'run'}"])
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert runner.run([*SMALL, "steps=2", f"hydra.run.dir={folder}", f"data_root={tmp_path}"]) == folder
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_it_goes_on_with_the_threads_it_began_with(tmp_path: Path) -> None:

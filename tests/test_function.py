@@ -166,3 +166,26 @@ def test_contexts_of_a_notebook_do_not_reach_a_run(tmp_path: Path) -> None:
         found.append(runner.run([*run, f"hydra.run.dir={tmp_path / 'no_grad'}"]))
         assert not torch.is_grad_enabled()
     assert len({(folder / "metrics.csv").read_bytes() for folder in found}) == 1
+
+
+class Unused(nn.Module):
+    """A part of it gets no gradient, which leaves it alone under weight decay too."""
+
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__()
+        self.layer, self.unused = nn.Linear(input_shape[0], outputs), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("more", [["replicas=2"], ["devices=2"]], ids=["replicas", "devices"])
+def test_parameters_without_a_gradient_are_left_alone(tmp_path: Path, more: list[str]) -> None:
+    run = [*SMALL, f"arch._target_={__name__}.Unused", "optimizer=adamw", "optimizer.lr=0.1", "probe=[]"]
+    alone, found = (
+        torch.load(runner.run([*run, *extra, f"hydra.run.dir={tmp_path / name}"]) / "checkpoint.pt", weights_only=True)
+        for name, extra in (("alone", []), ("found", more))
+    )
+    for name, entry in alone["model"].items():
+        other = found["model"][name]
+        torch.testing.assert_close(other[0] if more == ["replicas=2"] else other, entry, rtol=1e-9, atol=1e-12)

@@ -85,7 +85,7 @@ class Batches:
                 f" of them, found {batch_size}."
             )
         self.batch_size = batch_size
-        self.fingerprint = dataset.train.fingerprint()
+        self.fingerprints = [None if part is None else part.fingerprint() for part in (dataset.train, dataset.test)]
         self.steps_per_epoch = -(-self.size // self._at_most)
         self._device, self._dtype = device, dtype
         self._data = place(dataset, device)
