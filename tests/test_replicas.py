@@ -184,3 +184,17 @@ def test_refusals(tmp_path: Path, overrides: list[str], message: str) -> None:
 
 def with_dropout(input_shape: list[int], outputs: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(input_shape[0], 4), torch.nn.Dropout(), torch.nn.Linear(4, outputs))
+
+
+def test_the_last_epoch_is_written_also_where_nothing_was_measured_in_it(tmp_path: Path) -> None:
+    run = ["dataset=blobs", "dataset.size=20", "batch_size=5", "steps=40", "log_every=15", "probe=[fd]", "device=cpu"]
+    run += ["precision=fp64"]
+    alone, together = (
+        pd.read_csv(run_in(tmp_path / name, *run, *more) / "epochs.csv")
+        for name, more in (("alone", []), ("together", ["replicas=2"]))
+    )
+    assert alone["epoch"].tolist() == list(range(1, 11))
+    first = together[together["replica"] == 0]
+    assert first["epoch"].tolist() == [1, 4, 8, 10]
+    means = alone.set_index("epoch").loc[first["epoch"], ["train_loss", "train_error", "fd_gHg_mean"]]
+    pd.testing.assert_frame_equal(first.set_index("epoch")[means.columns], means, rtol=1e-9)
