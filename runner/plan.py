@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch.utils._pytree import tree_leaves
 
 from runner import (
     config,  # noqa: F401  (the resolvers, in a process of its own)
@@ -76,18 +77,19 @@ def estimate(cfg: DictConfig) -> Estimate:
         evaluation = timed(lambda: evaluate(run), run.device) if evaluations else 0.0
         memory = peak(run.device)
         own = {} if run.schedule.measures is None else {"schedule": run.schedule.measures}
-        probes = {n: (probe_seconds(run, n, p, state), measurements(run, p)) for n, p in {**run.probes, **own}.items()}
+        probes = {n: (*probe_cost(run, n, p, state), measurements(run, p)) for n, p in {**run.probes, **own}.items()}
         parameters = sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids)
         return Estimate(
             parameters=parameters,
             steps=run.steps,
             steps_per_epoch=run.batches.steps_per_epoch,
             training_seconds=step_on(cfg.devices, step_seconds, parameters) * (run.steps + 1),
-            probe_seconds=sum(step_on(cfg.devices, one, parameters) * times for one, times in probes.values()),
+            probe_seconds=sum(step_on(cfg.devices, one, parameters) * times for one, _, times in probes.values()),
             evaluation_seconds=evaluation * evaluations / cfg.devices,
             memory_bytes=memory,
             memory_bytes_with_probes=peak(run.device),
-            disk_bytes=disk_bytes(run, max((probes[name][1] for name in run.probes), default=0)),
+            disk_bytes=disk_bytes(run, max((probes[name][2] for name in run.probes), default=0))
+            + sum(added * times for _, added, times in probes.values()),
         )
 
 
@@ -101,26 +103,35 @@ def measurements(run: Experiment, probe: Probe) -> int:
     return sum(probe.cadence.due(step, length, run.steps) for step in range(run.steps + 1))
 
 
-def probe_seconds(run: Experiment, name: str, probe: Probe, state: State) -> float:
-    """One measurement, of all networks: the shortest of several, since the first ones may compile; g is in place."""
+def probe_cost(run: Experiment, name: str, probe: Probe, state: State) -> tuple[float, int]:
+    """The seconds of one measurement, of all networks: the shortest of several, since the first ones may compile; g is
+    in place. And the bytes that it writes beside its row: those of its own table, and of its files."""
+    added = 0
 
     def measure() -> None:
+        nonlocal added
+        added = 0
         for rows in run.networks.parts():
             at = Measurement(run, state.step, state.batch, state.lr, rows)
             at.cells(name, probe)
             if probe.table:
-                list(at.rows(name, probe))
+                found = tree_leaves(list(at.rows(name, probe)))
+                added += CELL_BYTES * sum(cell.numel() if torch.is_tensor(cell) else 1 for cell in found)
+            for _, content in at.files(name, probe):
+                added += sum(leaf.nbytes for leaf in tree_leaves(content))
 
     taken: list[float] = []
     while len(taken) < REPEATS and sum(taken) < LONG_SECONDS:
         taken.append(timed(measure, run.device))
-    return min(taken)
+    return min(taken), added
 
 
 def disk_bytes(run: Experiment, measured: int) -> int:
-    """Tables and two checkpoints; not the files that probes add."""
-    rows = len(run.networks.ids) * max(measured, run.steps // run.log_every + 1)
-    epochs = len(run.networks.ids) * (run.steps // run.batches.steps_per_epoch)
+    """metrics.csv, epochs.csv and two checkpoints."""
+    recorded, epochs = max(measured, run.steps // run.log_every + 1), run.steps // run.batches.steps_per_epoch
+    if run.networks.stacked:
+        epochs = min(epochs, recorded)  # others are not written
+    rows, epochs = len(run.networks.ids) * recorded, len(run.networks.ids) * epochs
     cells = rows * (len(COLUMNS) + len(probe_columns(run))) + epochs * len(epoch_columns(probe_columns(run)))
     state = [*run.model.parameters(), *run.model.buffers()]
     state += [value for kept in run.optimizer.state.values() for value in kept.values() if torch.is_tensor(value)]

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from test_sweep import command, env
 
+import runner
 from runner import plan
 from runner.config import CONF_DIR
 
@@ -27,6 +28,22 @@ def test_counts() -> None:
     weights = 2 * 4 * found.parameters
     assert found.disk_bytes == plan.CELL_BYTES * (rows * columns + epochs) + weights
     assert found.memory_bytes_with_probes >= found.memory_bytes > 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["steps=100", "probe=[hessian,snapshot]", "probe.hessian.every=1", "probe.snapshot.every=1"],
+        ["steps=40", "probe=[hessian]", "probe.hessian.save=true"],
+        ["steps=1000", "replicas=20", "log_every=500", "probe=[fd]"],
+    ],
+)
+def test_disk_is_about_what_a_run_takes(tmp_path: Path, overrides: list[str]) -> None:
+    found = plan.estimate(composed(*overrides)).disk_bytes
+    folder = runner.run([*SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}"])
+    kept = [path for path in folder.rglob("*") if path.suffix in (".csv", ".pt", ".npy")]
+    taken = sum(path.stat().st_size for path in kept)
+    assert taken / 3 < found < 3 * taken
 
 
 def test_cost_grows_with_what_is_asked_for() -> None:
