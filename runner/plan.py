@@ -71,7 +71,6 @@ def estimate(cfg: DictConfig) -> Estimate:
         for step in range(STEPS + 1):
             state = look(run, step, costs if step else Costs([], run.device))
             seconds = timed(lambda state=state: update(run, state), run.device)  # type: ignore[misc]
-            costs.steps += 1
         step_seconds = costs.training.seconds() / STEPS + seconds
         evaluations = sum(evaluation_due(run, step) for step in range(run.steps + 1))
         evaluation = timed(lambda: evaluate(run), run.device) if evaluations else 0.0

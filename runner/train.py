@@ -118,7 +118,6 @@ def take_step(
     if step < run.steps:
         with costs.training.running():
             update(run, state)
-        costs.steps += 1
         later(partial(add_step, progress, run.batches.samples(step)), state.cells)
 
 
@@ -137,6 +136,7 @@ def look(run: Experiment, step: int, costs: Costs, may_end: bool = True) -> Stat
     with costs.training.running():
         batch = run.batches(step)
         loss, error, grad_norm = forward_backward(run, step, batch)
+    costs.steps += 1
     if schedule_due(run, step):
         with costs.schedule.running():
             inform_schedule(run, step, batch, buffers)
