@@ -111,7 +111,7 @@ def probe_cost(run: Experiment, name: str, probe: Probe, state: State) -> tuple[
         nonlocal added
         added = 0
         for rows in run.networks.parts():
-            at = Measurement(run, state.step, state.batch, state.lr, rows)
+            at = Measurement(run, state.step, state.batch, state.lr, rows, state.buffers)
             at.cells(name, probe)
             if probe.table:
                 found = tree_leaves(list(at.rows(name, probe)))

@@ -151,10 +151,10 @@ def measurement(run: Experiment, saved: Saved) -> tuple[Cells, Measurement]:
     """The row of metrics.csv and what probes see at the saved network, after the backward pass on the batch of its
     step, as in the training loop.
 
-    The numbers are the run's own, but for networks whose training-mode outputs depend on buffers that the forward pass
-    moves, where a snapshot is one pass ahead (batch norm's do not). Nothing is evaluated on the test set.
+    The numbers are the run's own. Nothing is evaluated on the test set.
     """
     take_up(run.model, saved.read())
+    buffers = {name: one.clone() for name, one in run.model.named_buffers()}
     run.model.train()
     known = run.schedule.measures is None  # else the rate follows from the whole path: its cells stay empty
     batch, lr = run.batches(saved.step), set_rate(run, saved.step) if known else 0.0
@@ -162,4 +162,4 @@ def measurement(run: Experiment, saved: Saved) -> tuple[Cells, Measurement]:
     cells: Cells = {"step": saved.step, "epoch": run.batches.epoch(saved.step)}
     cells |= {"replica": saved.replica, "lr": lr if known else None}
     cells |= {"train_loss": loss, "train_error": error, "grad_norm": grad_norm}
-    return cells, Measurement(run, saved.step, batch, lr)
+    return cells, Measurement(run, saved.step, batch, lr, buffers=buffers)
