@@ -1,4 +1,4 @@
-"""From a config to the objects of a run. Here and in runner.knobs, and nowhere later, input is refused."""
+"""From a config to the objects of a run. Input is refused here, in `knobs` and in `fit`, and nowhere later."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +8,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from runner import closure
+from runner import fit
 from runner.arch.scaled import scaled
 from runner.arch.synchronised import synchronise
-from runner.curvature import functional, randomness
-from runner.curvature.batch_loss import BatchLoss, gradient
-from runner.curvature.vectors import Vector, norm
+from runner.curvature import randomness
 from runner.dataset.base import Dataset
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -27,7 +25,6 @@ from runner.seeds import derived
 from runner.targets import make, maker
 from runner.task import Task
 
-CHECKED_SAMPLES = 4
 FUSED = tuple(f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW"))
 
 
@@ -46,7 +43,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
         dataset, batch_size=cfg.batch_size, seed=cfg.seed, device=device, dtype=dtype, replicas=cfg.replicas
     )
     batches = undivided.part(ranks.rank, ranks.count)
-    check_places(probes, batches)
+    fit.check_places(probes, batches)
     networks = make_networks(cfg, dataset, task.outputs, partial(training_data, undivided, task), device, dtype)
     if cfg.sync_batch_norm and ranks.count > 1:
         synchronise(networks.model)
@@ -74,10 +71,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
         device=device,
         ranks=ranks,
     )
-    check_fit(experiment, dataset.train.labels)
-    closure.check(experiment)
-    check_schedule(experiment)
-    prepare_probes(experiment)
+    fit.check(experiment, dataset.train.labels)
     return experiment
 
 
@@ -164,133 +158,3 @@ def make_optimizer(cfg: DictConfig, networks: Networks) -> torch.optim.Optimizer
             f"{type(optimizer).__name__}; use a sweep over seeds"
         )
     return optimizer
-
-
-def check_places(probes: dict[str, Probe], batches: Batches) -> None:
-    """Are there the data, besides the training batch, that the probes look at?"""
-    for name, probe in probes.items():
-        if "heldout" in probe.on:
-            batches.require_heldout(name)
-        if "sample" in probe.on:
-            batches.require_sample(name, probe.samples)
-
-
-def check_fit(run: Experiment, labels: Tensor) -> None:
-    """Small forward passes and a loss: do network, loss and data fit together, down to the last batch of an epoch?"""
-    if labels.min() < 0 or labels.max() >= run.task.classes:
-        raise BadInput(
-            f"dataset: labels should be in 0 … {run.task.classes - 1}, found {int(labels.min())} … {int(labels.max())}"
-        )
-    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-    first = run.batches(0).first(2).rows(run.networks.first)
-    run.model.eval()
-    try:
-        loss = run.batch_loss(first, 0, run.dtype, run.networks.first)
-        with torch.no_grad():
-            outputs = loss.outputs(loss.weights)
-    except Exception as error:
-        shape = tuple(first.inputs.shape)
-        raise BadInput(f"arch: the network cannot take inputs of shape {shape}: {error}") from error
-    finally:
-        run.model.train()
-    run.task.check(outputs, first.labels)
-    loss = few_samples(run)
-    try:
-        loss.gradient()
-    except Exception as error:
-        count = len(loss.inputs)
-        advice = "; the last batch of an epoch is this small: choose another batch_size" if count == 1 else ""
-        raise BadInput(f"arch: the network cannot be trained on a batch of {count} samples: {error}{advice}") from error
-    written = [name for name, p in run.model.named_parameters() if not torch.equal(p.detach(), before[name])]
-    if written:
-        raise BadInput(f"arch: the network should not write to its parameters in a forward pass, found {written}")
-    if run.networks.stacked:
-        check_side_by_side(run)
-    else:
-        check_function(run)
-
-
-def check_function(run: Experiment) -> None:
-    """Is what the probes measure the loss that is trained? Not where the network keeps parameters or a state outside of
-    its modules', or draws random numbers elsewhere than by torch's global generators."""
-    loss, model = few_samples(run), run.model
-    trained: Vector = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    buffers = {name: one.clone() for name, one in model.named_buffers()}
-    try:
-        with randomness.preserved(run.device), randomness.only_of_torch(), functional.with_buffers(model, buffers):
-            expected = loss.gradient()
-            randomness.restore(loss.draws, run.device)
-            found = gradient(loss.of_outputs(model(loss.inputs)), trained)
-    except ValueError as error:
-        raise BadInput(f"arch: {error}") from error
-    size = norm(expected)
-    far = [name for name, g in found.items() if (g - expected[name]).norm() > 1e-2 * size]
-    if far:
-        raise BadInput(
-            "arch: the loss should be a function of the network's parameters and buffers, and of draws from torch's "
-            f"global generators; at the same of all these found two gradients of {far[0]}"
-        )
-
-
-def check_side_by_side(run: Experiment) -> None:
-    """Can the networks be computed at once, and how many?"""
-    batch = run.batches(0)
-    try:
-        run.batch_loss(batch.first(2), 0, run.dtype, slice(0, 2)).gradient()
-    except Exception as error:
-        raise BadInput(
-            f"replicas: this network or loss cannot be computed side by side, as one that draws random numbers cannot; "
-            f"use a sweep over seeds ({error})"
-        ) from error
-    run.networks.fit(few_samples(run), len(batch))
-
-
-def few_samples(run: Experiment) -> BatchLoss:
-    """The loss, in training mode, of as many samples as the smallest batch of an epoch has, four at most; of the first
-    network, if there are several."""
-    smallest = min(len(run.batches(step)) for step in (0, run.batches.steps_per_epoch - 1))
-    few = run.batches(0).first(min(smallest, CHECKED_SAMPLES))
-    return run.batch_loss(few, 0, run.dtype, run.networks.first)
-
-
-def check_schedule(run: Experiment) -> None:
-    """A rate that follows from the curvature along g is one for steps along g, and for one network."""
-    if run.schedule.measures is None:
-        return
-    name, optimizer = type(run.schedule).__name__, run.optimizer
-    if run.networks.stacked:
-        raise BadInput(
-            f"replicas should be 1 with the schedule {name}, since one optimizer has one rate for all of them, found "
-            f"{len(run.networks.ids)}; use a sweep over seeds"
-        )
-    keys = {
-        key: value for key in ("momentum", "weight_decay", "maximize") if (value := optimizer.param_groups[0].get(key))
-    }
-    if type(optimizer) is not torch.optim.SGD or keys:
-        found = ", ".join([type(optimizer).__name__, *(f"{key}={value:g}" for key, value in keys.items())])
-        raise BadInput(
-            f"optimizer should be sgd without momentum, weight decay and maximize with the schedule {name}, whose rate "
-            f"is for steps down the gradient, found {found}"
-        )
-    if run.clip_norm is not None:
-        raise BadInput(
-            f"clip_norm should be null with the schedule {name}, whose rate is for the whole gradient, found "
-            f"{run.clip_norm}; schedule.largest bounds the rate"
-        )
-    if not run.rates[0] > 0:
-        raise BadInput(f"optimizer.lr should be a number > 0, where the schedule {name} starts, found {run.rates[0]}")
-
-
-def prepare_probes(run: Experiment) -> None:
-    """Can each probe, and what the schedule measures, measure this network, as far as a few samples tell?"""
-    loss = few_samples(run)
-    largest = -(-run.batches.samples(0) // run.ranks.count)  # the same for all ranks, so that they choose the same
-    probes = {f"probe.{name}": probe for name, probe in run.probes.items()}
-    if run.schedule.measures is not None:
-        probes["schedule"] = run.schedule.measures
-    for path, probe in probes.items():
-        planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
-        try:
-            probe.prepare(loss, largest, planned)
-        except BadInput as error:
-            raise BadInput(f"{path}: {error}") from error

@@ -73,8 +73,8 @@ class Networks:
         return 0 if self.stacked else None
 
     def fit(self, loss: BatchLoss, samples: int) -> None:
-        """Choose how many networks are computed at a time, by counting what one holds, and find out which parameters
-        they use. `loss`: of one network and a few samples; `samples`: in a batch."""
+        """Choose how many networks are computed at a time, by counting what one holds. `loss`: of one network and a
+        few samples; `samples`: in a batch."""
         held = 0
 
         def count(tensor: Tensor) -> Tensor:
@@ -83,12 +83,15 @@ class Networks:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            leaves = loss.leaves()
-            value = loss(leaves)
+            loss(loss.leaves())
         few = loss.inputs.shape[loss.samples_dim]
-        grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True) if value.requires_grad else ()
-        self._unused = {name for name, g in zip(leaves, grads, strict=False) if g is None}
         self.at_once = max(1, AT_ONCE[loss.device.type] * few // (held * samples))
+
+    def find_unused(self, loss: BatchLoss) -> None:
+        """Which parameters does `loss`, of one network, not depend on?"""
+        leaves = loss.leaves()
+        grads = torch.autograd.grad(loss(leaves), list(leaves.values()), allow_unused=True)
+        self._unused = {name for name, g in zip(leaves, grads, strict=True) if g is None}
 
     def parts(self, rows: Sequence[int] | None = None) -> Iterator[Rows]:
         """All networks, or these, as many at a time as fit."""

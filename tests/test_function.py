@@ -47,6 +47,7 @@ class Odd(nn.Module):
             "state": lambda: y * self.calls,
             "list": lambda: torch.tanh(y) + x @ self.held[0].T,
             "tuple": lambda: (y, None),
+            "detached": lambda: y.detach(),
             "none": lambda: y,
         }[self.kind]()
 
@@ -67,11 +68,12 @@ def test_buffers_are_those_that_the_step_began_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("python", "found draws from those of Python or NumPy"),
-        ("numpy", "found draws from those of Python or NumPy"),
+        ("python", "^arch: the network and its loss should .*, found draws from those of Python or NumPy"),
+        ("numpy", "^arch: the network and its loss should .*, found draws from those of Python or NumPy"),
         ("generator", "at the same of all these found two gradients of layer.weight"),
         ("state", "at the same of all these found two gradients of layer.weight"),
         ("list", "at the same of all these found two gradients of layer.weight"),
+        ("detached", "^arch: the loss should depend on the network's parameters"),
         ("tuple", "should return one tensor, found tuple"),
     ],
 )
@@ -80,6 +82,28 @@ def test_what_is_no_function_of_its_parameters_is_refused(tmp_path: Path, kind: 
     with pytest.raises(BadInput, match=words):
         runner.run([*run, f"arch.kind={kind}"])
     runner.run([*run, "arch.kind=none"])
+
+
+class Noisy(nn.CrossEntropyLoss):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.kind == "writes":
+            self.calls += 1
+        noise = torch.rand(()) if self.kind == "draws" else 0
+        return super().forward(outputs, targets) * (1 + noise)
+
+
+@pytest.mark.parametrize("kind", ["draws", "writes"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_loss_that_is_no_function_is_refused_by_its_own_key(tmp_path: Path, kind: str, replicas: int) -> None:
+    own = ["arch=mlp", "loss=custom", f"loss._target_={__name__}.Noisy", f"+loss.kind={kind}", f"replicas={replicas}"]
+    with pytest.raises(BadInput, match=rf"^loss: loss_fn should be a function of outputs and targets.* {kind} "):
+        runner.run([*SMALL[:-1], *own, f"hydra.run.dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
 class Shared(nn.Module):

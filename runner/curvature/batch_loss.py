@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from runner.curvature import functional, randomness
+from runner.curvature.functional import NotAFunction
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.side_by_side import side_by_side
 from runner.curvature.taylor import expand, split_terms
@@ -65,7 +66,7 @@ class BatchLoss:
         self._data = 0 if own_data else None
         self.draws = randomness.capture(self.device)
         self._hooked = [module for module in model.modules() if module._forward_pre_hooks]
-        self._loss_fn, self.share, self._held, self._draws_nothing = loss_fn, share, buffers, False
+        self._loss_fn, self.share, self._held, self._loss_is_checked = loss_fn, share, buffers, False
 
     def buffers(self) -> Vector:
         """A fresh copy of the model's buffers, floats in this loss's dtype."""
@@ -93,7 +94,8 @@ class BatchLoss:
         with self._as_it_stands(), functional.refuse_recomputation():
             found = self.each(network, 0, self._data)({**own, **self.buffers()}, inputs)
         if written := [name for name, entry in own.items() if entry._version != versions[name]]:
-            raise ValueError(f"the network should not write to its parameters in a forward pass, found {written}")
+            words = f"the network should not write to its parameters in a forward pass, found {written}"
+            raise NotAFunction("arch", words)
         return found
 
     @contextmanager
@@ -138,24 +140,24 @@ class BatchLoss:
         def terms(f0: Any, f1: Any, f2: Any, targets: Any) -> tuple[Tensor, Tensor, Tensor]:
             return split_terms(self._checked, f0, f1, f2, targets)
 
-        with exact_arithmetic(self.device), self._drawing_nothing():
+        with exact_arithmetic(self.device), self._without_draws():
             return self.each(terms, 0, 0, 0, self._data)(f0, f1, f2, self.targets)
 
     def of_outputs(self, outputs: Any, targets: Any = None) -> Tensor:
         """l(F): the mean loss of given outputs, a 0-d tensor."""
         targets = self.targets if targets is None else targets
-        with exact_arithmetic(self.device), self._drawing_nothing():
+        with exact_arithmetic(self.device), self._without_draws():
             return self.each(self._checked, 0, self._data)(outputs, targets)
 
     @contextmanager
-    def _drawing_nothing(self) -> Iterator[None]:
+    def _without_draws(self) -> Iterator[None]:
         """Refuse a loss function that draws random numbers, the first time that it is called."""
-        before = None if self._draws_nothing else randomness.capture(self.device)
+        before = None if self._loss_is_checked else randomness.capture(self.device)
         yield
         if before is not None and randomness.moved(before, self.device):
             randomness.restore(before, self.device)
-            raise ValueError(f"{_PURE} draws random numbers")
-        self._draws_nothing = True
+            raise NotAFunction("loss", f"{_PURE} draws random numbers")
+        self._loss_is_checked = True
 
     def _checked(self, outputs: Any, targets: Any) -> Tensor:
         value = self._evaluate(outputs, targets)
@@ -171,7 +173,7 @@ class BatchLoss:
         versions = {name: own[name]._version for name in buffers}
         value: Tensor = functional.call(self._loss_fn, own, (outputs, targets))
         if any(own[name]._version != version for name, version in versions.items()):
-            raise ValueError(f"{_PURE} writes to its buffers")
+            raise NotAFunction("loss", f"{_PURE} writes to its buffers")
         return value
 
     def __call__(self, weights: Vector) -> Tensor:

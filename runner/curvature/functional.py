@@ -3,10 +3,19 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.func import functional_call
+
+
+class NotAFunction(ValueError):
+    """The loss of a batch is not a function of the weights, so that it has no derivatives. `key`: whose doing it is,
+    the network's ("arch") or the loss function's ("loss")."""
+
+    def __init__(self, key: Literal["arch", "loss"], words: str) -> None:
+        super().__init__(words)
+        self.key = key
 
 
 def call(module: nn.Module, tensors: Mapping[str, Any], arguments: tuple[Any, ...]) -> Any:
@@ -44,7 +53,7 @@ def with_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[No
 
 @contextmanager
 def refuse_recomputation() -> Iterator[None]:
-    """Raise ValueError where the network asks for activations to be computed again in the backward pass, which comes
+    """Raise NotAFunction where the network asks for activations to be computed again in the backward pass, which comes
     when its own tensors are in their places again."""
     hook = getattr(sys.modules.get("torch.utils.checkpoint"), "_checkpoint_hook", None)
     if hook is None:
@@ -53,7 +62,9 @@ def refuse_recomputation() -> Iterator[None]:
     original = hook.__init__
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise ValueError("the network should be measured without torch.utils.checkpoint, found a part that recomputes")
+        raise NotAFunction(
+            "arch", "the network should be measured without torch.utils.checkpoint, found a part that recomputes"
+        )
 
     hook.__init__ = refuse
     try:

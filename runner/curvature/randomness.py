@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from runner.curvature.functional import NotAFunction
+
 Draws = tuple[torch.Tensor, torch.Tensor | None]
 
 
@@ -55,8 +57,8 @@ def replayed(draws: Draws, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def only_of_torch() -> Iterator[None]:
-    """Raise ValueError where something inside draws from the generators of Python or NumPy, which are not set to where
-    they were for every evaluation: that takes longer than a small network. They stay as they are."""
+    """Raise NotAFunction where something inside draws from the generators of Python or NumPy, which are not set to
+    where they were for every evaluation: that takes longer than a small network. They stay as they are."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
@@ -67,7 +69,8 @@ def only_of_torch() -> Iterator[None]:
             random.setstate(python)
             np.random.set_state(numpy)
     if found:
-        raise ValueError(
+        raise NotAFunction(
+            "arch",
             "the network and its loss should draw random numbers by torch's global generators, found draws from those "
-            "of Python or NumPy"
+            "of Python or NumPy",
         )

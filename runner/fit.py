@@ -1,0 +1,172 @@
+"""Do network, loss, data, optimizer, schedule and probes fit together? A few samples tell, before any work."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from runner import closure
+from runner.curvature import randomness
+from runner.curvature.batch_loss import BatchLoss, gradient
+from runner.curvature.functional import NotAFunction, with_buffers
+from runner.curvature.vectors import Vector, norm
+from runner.dataset.batches import Batches
+from runner.errors import BadInput
+from runner.experiment import Experiment
+from runner.probe.base import Probe
+
+CHECKED_SAMPLES = 4
+
+
+def check(run: Experiment, labels: Tensor) -> None:
+    """Raises BadInput for whatever does not fit. `labels`: of the training set."""
+    check_data(run, labels)
+    check_training(run)
+    if run.networks.stacked:
+        check_side_by_side(run)
+    else:
+        check_function(run)
+    closure.check(run)
+    check_schedule(run)
+    prepare_probes(run)
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    """An error inside is one sentence: `words`, and what the network says."""
+    try:
+        yield
+    except NotAFunction as error:
+        raise BadInput(f"{error.key}: {error}") from error
+    except Exception as error:
+        raise BadInput(f"{words}: {error}") from error
+
+
+def check_places(probes: dict[str, Probe], batches: Batches) -> None:
+    """Are there the data, besides the training batch, that the probes look at?"""
+    for name, probe in probes.items():
+        if "heldout" in probe.on:
+            batches.require_heldout(name)
+        if "sample" in probe.on:
+            batches.require_sample(name, probe.samples)
+
+
+def check_data(run: Experiment, labels: Tensor) -> None:
+    """A small forward pass in evaluation mode, and a loss."""
+    if labels.min() < 0 or labels.max() >= run.task.classes:
+        raise BadInput(
+            f"dataset: labels should be in 0 … {run.task.classes - 1}, found {int(labels.min())} … {int(labels.max())}"
+        )
+    first = run.batches(0).first(2).rows(run.networks.first)
+    run.model.eval()
+    try:
+        with refused(f"arch: the network cannot take inputs of shape {tuple(first.inputs.shape)}"), torch.no_grad():
+            loss = run.batch_loss(first, 0, run.dtype, run.networks.first)
+            outputs = loss.outputs(loss.weights)
+    finally:
+        run.model.train()
+    run.task.check(outputs, first.labels)
+
+
+def check_training(run: Experiment) -> None:
+    """A gradient in training mode, of as few samples as the last batch of an epoch has."""
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    loss = few_samples(run)
+    count = len(loss.inputs)
+    advice = " (the last batch of an epoch is this small: choose another batch_size)" if count == 1 else ""
+    with refused(f"arch: the network cannot be trained on a batch of {count} samples{advice}"):
+        loss.gradient()
+    written = [name for name, p in run.model.named_parameters() if not torch.equal(p.detach(), before[name])]
+    if written:
+        raise BadInput(f"arch: the network should not write to its parameters in a forward pass, found {written}")
+    if not loss(loss.leaves()).requires_grad:
+        raise BadInput("arch: the loss should depend on the network's parameters, found one that depends on none")
+
+
+def check_function(run: Experiment) -> None:
+    """Is what the probes measure the loss that is trained? Not where the network keeps parameters or a state outside of
+    its modules', or draws random numbers elsewhere than by torch's global generators."""
+    loss, model = few_samples(run), run.model
+    trained: Vector = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    buffers = {name: one.clone() for name, one in model.named_buffers()}
+    with (
+        refused("arch: the network cannot be trained"),
+        randomness.preserved(run.device),
+        randomness.only_of_torch(),
+        with_buffers(model, buffers),
+    ):
+        expected = loss.gradient()
+        randomness.restore(loss.draws, run.device)
+        found = gradient(loss.of_outputs(model(loss.inputs)), trained)
+    size = norm(expected)
+    far = [name for name, g in found.items() if (g - expected[name]).norm() > 1e-2 * size]
+    if far:
+        raise BadInput(
+            "arch: the loss should be a function of the network's parameters and buffers, and of draws from torch's "
+            f"global generators; at the same of all these found two gradients of {far[0]}"
+        )
+
+
+def check_side_by_side(run: Experiment) -> None:
+    """Can the networks be computed at once, and how many?"""
+    batch = run.batches(0)
+    with refused(
+        "replicas: this network or loss cannot be computed side by side, as one that draws random numbers cannot; use "
+        "a sweep over seeds"
+    ):
+        run.batch_loss(batch.first(2), 0, run.dtype, slice(0, 2)).gradient()
+    loss = few_samples(run)
+    run.networks.find_unused(loss)
+    run.networks.fit(loss, len(batch))
+
+
+def few_samples(run: Experiment) -> BatchLoss:
+    """The loss, in training mode, of as many samples as the smallest batch of an epoch has, four at most; of the first
+    network, if there are several."""
+    smallest = min(len(run.batches(step)) for step in (0, run.batches.steps_per_epoch - 1))
+    few = run.batches(0).first(min(smallest, CHECKED_SAMPLES))
+    return run.batch_loss(few, 0, run.dtype, run.networks.first)
+
+
+def check_schedule(run: Experiment) -> None:
+    """A rate that follows from the curvature along g is one for steps along g, and for one network."""
+    if run.schedule.measures is None:
+        return
+    name, optimizer = type(run.schedule).__name__, run.optimizer
+    if run.networks.stacked:
+        raise BadInput(
+            f"replicas should be 1 with the schedule {name}, since one optimizer has one rate for all of them, found "
+            f"{len(run.networks.ids)}; use a sweep over seeds"
+        )
+    keys = {
+        key: value for key in ("momentum", "weight_decay", "maximize") if (value := optimizer.param_groups[0].get(key))
+    }
+    if type(optimizer) is not torch.optim.SGD or keys:
+        found = ", ".join([type(optimizer).__name__, *(f"{key}={value:g}" for key, value in keys.items())])
+        raise BadInput(
+            f"optimizer should be sgd without momentum, weight decay and maximize with the schedule {name}, whose rate "
+            f"is for steps down the gradient, found {found}"
+        )
+    if run.clip_norm is not None:
+        raise BadInput(
+            f"clip_norm should be null with the schedule {name}, whose rate is for the whole gradient, found "
+            f"{run.clip_norm}; schedule.largest bounds the rate"
+        )
+    if not run.rates[0] > 0:
+        raise BadInput(f"optimizer.lr should be a number > 0, where the schedule {name} starts, found {run.rates[0]}")
+
+
+def prepare_probes(run: Experiment) -> None:
+    """Can each probe, and what the schedule measures, measure this network, as far as a few samples tell?"""
+    loss = few_samples(run)
+    largest = -(-run.batches.samples(0) // run.ranks.count)  # the same for all ranks, so that they choose the same
+    probes = {f"probe.{name}": probe for name, probe in run.probes.items()}
+    if run.schedule.measures is not None:
+        probes["schedule"] = run.schedule.measures
+    for path, probe in probes.items():
+        planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
+        try:
+            probe.prepare(loss, largest, planned)
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from error
