@@ -24,9 +24,10 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import track
 
-from runner.errors import BadInput, CannotWrite
+from runner.errors import BadInput
 from runner.rows import Rows
 from runner.runs import Run, Sweep, sweep
+from runner.script import sentences
 from runner.writing import explained, whole
 
 
@@ -140,16 +141,13 @@ def some(names: Sequence[str]) -> str:
 
 def main() -> None:
     options = arguments()
-    try:
+    with sentences("collect"):
         out = target(options)
         found = sweep(options.folder, options.table, options.config)
         with explained(out):
             out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as sink:
             rows = (write_csv if out.suffix == ".csv" else write_parquet)(found, sink.file)
-    except (BadInput, CannotWrite) as error:
-        print(f"collect: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, BadInput) else 1) from error
     for said in summary(found, options.table, rows):
         print(f"collect: {said}", file=sys.stderr)
     print(out)

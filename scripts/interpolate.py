@@ -29,6 +29,7 @@ from rich.progress import track
 from runner import line, reload
 from runner.errors import BadInput
 from runner.identity import identity
+from runner.script import sentences
 from runner.settings import settings
 
 matplotlib.use("Agg")
@@ -209,7 +210,7 @@ def named(run: Path, replica: int) -> str:
 def main() -> None:
     options = arguments()
     sys.path.insert(0, "")  # networks and probes of the user's own, where `python -m runner` finds them
-    try:
+    with sentences("interpolate"):
         check(options)
         cfg = reload.config(options.a, device=options.device, data_root=options.data_root)
         a = named(options.a, options.replicas[0])
@@ -220,13 +221,10 @@ def main() -> None:
             pairs, names = between(options.a, options.b, options.replicas), (a, named(options.b, options.replicas[1]))
             stem = "-to-".join(names)
         frame = walk(cfg, pairs, places(options.range, options.points), options.samples)
-    except BadInput as error:
-        print(f"interpolate: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    table = options.out or options.a.resolve().parent / f"{stem}.csv"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(table, index=False)
-    figure(frame, names).savefig(table.with_suffix(".png"), dpi=150)
+        table = options.out or options.a.resolve().parent / f"{stem}.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(table, index=False)
+        figure(frame, names).savefig(table.with_suffix(".png"), dpi=150)
     print(table, table.with_suffix(".png"), sep="\n")
 
 

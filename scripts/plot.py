@@ -5,7 +5,6 @@ python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save 
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import pandas as pd
 
 from runner.analysis import load
 from runner.errors import BadInput
+from runner.script import sentences
+from runner.writing import explained
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -124,16 +125,15 @@ def plotted(options: argparse.Namespace) -> Path:
     picture = figure(frame, columns, options.x, options.over_gg)
     if target.suffix.lstrip(".") not in (kinds := picture.canvas.get_supported_filetypes()):
         raise BadInput(f"--save should end in one of .{', .'.join(kinds)}, found {target}")
-    picture.savefig(target, dpi=150)
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.savefig(target, dpi=150)
     return target
 
 
 def main() -> None:
-    try:
+    with sentences("plot"):
         print(plotted(arguments()))
-    except (BadInput, OSError) as error:
-        print(f"plot: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from runner.experiment import Experiment
 from runner.progress import COLUMNS, probe_columns
 from runner.provenance import meta
 from runner.records import Table, write_file, write_json
+from runner.script import sentences
 from runner.settings import settings
 
 
@@ -100,7 +101,7 @@ def measure(cfg: DictConfig, networks: list[reload.Saved], folder: Path, source:
 def main() -> None:
     options = arguments()
     sys.path.insert(0, "")  # networks and probes of the user's own, where `python -m runner` finds them
-    try:
+    with sentences("probe"):
         cfg = reload.config(options.run, device=options.device, data_root=options.data_root)
         cfg = reload.probing(cfg, options.overrides)
         networks = chosen(reload.networks(options.run, cfg), options.steps)
@@ -108,9 +109,6 @@ def main() -> None:
         folder = new_folder(options.out or Path("outputs", "probed", source.name, "-".join(map(str, cfg.probe))))
         with settings(cfg):
             measure(cfg, networks, folder, source)
-    except BadInput as error:
-        print(f"probe: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
     print(folder)
 
 

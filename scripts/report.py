@@ -21,6 +21,7 @@ from runner.errors import BadInput
 from runner.report.page import Drawn, Section, markdown, page
 from runner.report.study import Plot, Runs, Study, judged, study, swept
 from runner.report.style import image, theme
+from runner.script import sentences
 
 
 def arguments() -> argparse.Namespace:
@@ -132,11 +133,8 @@ def reported(options: argparse.Namespace) -> Path:
 
 
 def main() -> None:
-    try:
+    with sentences("report"):
         print(reported(arguments()))
-    except (BadInput, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

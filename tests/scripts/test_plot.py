@@ -69,11 +69,25 @@ def test_it_is_written_where_it_is_told(sweep: Path, call: Call) -> None:
         (["--columns", "foo"], "--columns should name columns of numbers in metrics.csv, found foo"),
         (["--columns", "status", "split_gHg"], "found status"),
         (["--save", "picture.foo"], "--save should end in one of .eps, "),
-        (["--save", "no/such/folder/picture.png"], "No such file or directory"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(sweep: Path, refused: Refused, arguments: list[str], words: str) -> None:
     assert words in refused("plot", sweep, *arguments)
+
+
+def test_the_folder_of_a_picture_is_made(sweep: Path, tmp_path: Path, call: Call) -> None:
+    picture = tmp_path / "new" / "folder" / "picture.png"
+    assert call("plot", sweep, "--save", picture) == [str(picture)]
+    assert picture.stat().st_size > 1000
+
+
+def test_where_no_picture_can_be_written(sweep: Path, tmp_path: Path, call: Call, capfd: Any) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        call("plot", sweep, "--save", tmp_path / "file" / "picture.png")
+    assert stopped.value.code == 1
+    assert "plot: " in (said := capfd.readouterr().err)
+    assert "picture.png cannot be written: " in said
 
 
 def test_runs_without_rows_are_refused(tmp_path: Path, refused: Refused) -> None:
