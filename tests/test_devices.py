@@ -37,6 +37,7 @@ CONV = [
     "device=cpu", "precision=fp64",
 ]  # fmt: skip
 TURNED = ["dataset.size=20", "device=cpu", "precision=fp64", "arch=custom", f"arch._target_={__name__}.Turned"]
+SELDOM = ["dataset.size=36", "device=cpu", "precision=fp64", "arch=custom", f"arch._target_={__name__}.Seldom"]
 EVERYWHERE = [f"probe.{probe}.on=[batch,heldout,sample,dataset]" for probe in ("fd", "hvp", "split", "products")]
 SAMPLES = [f"probe.{probe}.samples=17" for probe in ("fd", "hvp", "split", "products")]
 PLACES = ["probe=[fd,hvp,split,products]", *EVERYWHERE, *SAMPLES]
@@ -56,6 +57,10 @@ SETTINGS: dict[str, tuple[int, list[str]]] = {  # the number of ranks, and what 
     "synchronised": (2, [*MLP, *SYNCHRONISED, "steps=3", "batch_size=15", "dataset.test_size=9", *PLACES]),
     "synchronised maps": (2, [*CONV, *SYNCHRONISED, "steps=2", "probe=[split]"]),
     "columns first": (2, [*TURNED, "steps=6", "optimizer=adam", "optimizer.lr=0.1", "probe=[split]"]),
+    "a part that few samples use": (
+        2,
+        [*SELDOM, "steps=9", "batch_size=4", "optimizer=adam", "optimizer.weight_decay=1"],
+    ),
     "own statistics": (2, [*CONV, "steps=3", "arch.norm=batch", "eval_every=1", "probe=[hvp,split]"]),
 }
 
@@ -66,6 +71,19 @@ class Turned(nn.Sequential):
     def __init__(self, input_shape: tuple[int, ...], outputs: int) -> None:
         super().__init__(nn.Linear(input_shape[0], 7), nn.Tanh(), nn.Linear(7, outputs))
         self[0].weight = nn.Parameter(torch.zeros(input_shape[0], 7).t())
+
+
+class Seldom(nn.Module):
+    """A part of it is used where a batch has one of some samples; else its weights get no gradient, and stay."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.often, self.seldom = (nn.Linear(input_shape[0], outputs) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = x[:, :1] > 0.15
+        y: Tensor = self.often(x)
+        return y + chosen * self.seldom(x) if chosen.any() else y
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

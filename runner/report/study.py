@@ -5,7 +5,7 @@ import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -93,12 +93,7 @@ class Runs:
         for key in ("experiment", "scale"):
             if len(found := {str(config.get(key)) for config in self.configs}) > 1:
                 raise BadInput(f"{self.folder} should hold runs of one {key}, found {', '.join(sorted(found))}")
-        flat = [flatten(config) for config in self.configs]
-        values = {
-            key: [json.dumps(one[key]) if key in one else None for one in flat]  # None: a program that had no such key
-            for key in dict.fromkeys(key for one in flat for key in one)
-        }
-        frame = pd.DataFrame({key: column for key, column in values.items() if len(set(column)) > 1})
+        frame = varying(self.configs)
         varied = {"width", *swept} - {"seed"}
         known = [key for key in frame if any(f"{key}.".startswith(f"{one}.") for one in varied)]
         grouped = frame.groupby(known, dropna=False) if known else frame.groupby(lambda _: 0)
@@ -140,6 +135,17 @@ class Runs:
         rest = [one for one in same if not one.startswith(("experiment=", "scale=", "data_root="))]
         words = ["python", "-m", "runner", "-m", f"experiment={self.experiment}", f"scale={self.scale}", *rest]
         return " ".join(map(shlex.quote, words))
+
+
+def varying(configs: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A row for each config, and a column for each key whose values differ: in JSON, None where a config has no such
+    key, as one of a program that did not have it."""
+    flat = [flatten(config) for config in configs]
+    values = {
+        key: [json.dumps(one[key]) if key in one else None for one in flat]
+        for key in dict.fromkeys(key for one in flat for key in one)
+    }
+    return pd.DataFrame({key: column for key, column in values.items() if len(set(column)) > 1})
 
 
 def _task_overrides(path: Path) -> list[str]:
