@@ -1,7 +1,8 @@
 """The loop as a library user runs it: rows, stopping, continuing, and that measuring changes nothing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import runner
 from runner import train
 from runner.errors import BadInput
+from runner.stopwatch import Stopwatch
 
 SMALL = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "device=cpu"]
 CONV = [
@@ -56,6 +58,23 @@ def test_rows_follow_the_contract(tmp_path: Path) -> None:
     assert {p.name for p in folder.iterdir()} >= {".hydra", "metrics.csv", "epochs.csv", "meta.json", "checkpoint.pt"}
     assert {p.name for p in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 40
+
+
+@pytest.mark.parametrize(("steps", "step_takes"), [(0, 1.0), (3, 7 / 4)])
+def test_costs_are_in_units_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, step_takes: float
+) -> None:
+    """Where each piece of work takes a second: N + 1 forward and backward passes, N updates, N + 1 measurements."""
+
+    @contextmanager
+    def a_second(watch: Stopwatch) -> Iterator[None]:
+        yield
+        watch._seconds += 1
+
+    monkeypatch.setattr(Stopwatch, "running", a_second)
+    folder = run_in(tmp_path / "run", *SMALL, f"steps={steps}")
+    costs = json.loads((folder / "meta.json").read_text())["cost_in_training_steps"]
+    assert costs == pytest.approx({"fd": 1 / step_takes, "split": 1 / step_takes})
 
 
 def test_zero_steps_measure_the_initialisation_once(tmp_path: Path) -> None:
