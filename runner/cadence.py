@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
+from math import lcm, log10
 
 from runner.errors import BadInput
 
@@ -34,6 +34,22 @@ class Cadence:
             or step in self.at
             or (self.ends and step in (0, last))
         )
+
+    def count(self, steps_per_epoch: int, last: int) -> int:
+        """How many of the steps 0 … last are due, without a look at each."""
+        epochs = [self.every_epochs * steps_per_epoch] if self.every_epochs is not None else []
+        periods = epochs + ([self.every] if self.every is not None else [])
+        regular = sum(last // period + 1 for period in periods)
+        if len(periods) == 2:
+            regular -= last // lcm(*periods) + 1
+        others = {*self.at, *((0, last) if self.ends else ()), *self._powers(last)}
+        return regular + sum(step <= last and all(step % period for period in periods) for step in others)
+
+    def _powers(self, last: int) -> set[int]:
+        """The log-spaced steps up to the first one beyond `last`."""
+        if self.per_decade is None or last < 1:
+            return set()
+        return {round(10 ** (k / self.per_decade)) for k in range(int(self.per_decade * log10(last)) + 2)}
 
 
 def _log_spaced(step: int, per_decade: int) -> bool:

@@ -165,7 +165,7 @@ def prepare_probes(run: Experiment) -> None:
     if run.schedule.measures is not None:
         probes["schedule"] = run.schedule.measures
     for path, probe in probes.items():
-        planned = sum(probe.cadence.due(s, run.batches.steps_per_epoch, run.steps) for s in range(run.steps + 1))
+        planned = probe.cadence.count(run.batches.steps_per_epoch, run.steps)
         try:
             probe.prepare(loss, largest, planned)
         except BadInput as error:

@@ -5,8 +5,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ from runner.probe.base import Probe
 from runner.progress import COLUMNS, probe_columns
 from runner.settings import settings
 from runner.stopwatch import Costs
-from runner.train import State, evaluation_due, look, update
+from runner.train import State, look, update
 
 STEPS = 3  # timed, after one to warm up
 REPEATS = 4  # of each probe
@@ -72,11 +72,14 @@ def estimate(cfg: DictConfig) -> Estimate:
             state = look(run, step, costs if step else Costs([], run.device))
             seconds = timed(lambda state=state: update(run, state), run.device)  # type: ignore[misc]
         step_seconds = costs.training.seconds() / STEPS + seconds
-        evaluations = sum(evaluation_due(run, step) for step in range(run.steps + 1))
+        evaluations = max(1, -(-run.steps // run.eval_every)) if run.batches.has_test else 0
         evaluation = timed(lambda: evaluate(run), run.device) if evaluations else 0.0
         memory = peak(run.device)
         own = {} if run.schedule.measures is None else {"schedule": run.schedule.measures}
-        probes = {n: (*probe_cost(run, n, p, state), measurements(run, p)) for n, p in {**run.probes, **own}.items()}
+        probes = {
+            n: (*probe_cost(run, n, p, state), p.cadence.count(run.batches.steps_per_epoch, run.steps))
+            for n, p in {**run.probes, **own}.items()
+        }
         parameters = sum(p.numel() for p in run.model.parameters()) // len(run.networks.ids)
         return Estimate(
             parameters=parameters,
@@ -95,11 +98,6 @@ def estimate(cfg: DictConfig) -> Estimate:
 def step_on(devices: int, seconds: float, parameters: int) -> float:
     """What takes so long here, on one device, with the batch divided among several, on paper."""
     return scaling.step_seconds(seconds, parameters, devices, BANDWIDTH)
-
-
-def measurements(run: Experiment, probe: Probe) -> int:
-    length = run.batches.steps_per_epoch
-    return sum(probe.cadence.due(step, length, run.steps) for step in range(run.steps + 1))
 
 
 def probe_cost(run: Experiment, name: str, probe: Probe, state: State) -> tuple[float, int]:
@@ -187,13 +185,16 @@ HEADINGS = (
 )
 
 
-def table(names: Sequence[str], estimates: Sequence[Estimate], counts: Sequence[int]) -> Table:
+def table(names: Sequence[str], estimates: Sequence[Estimate | None], counts: Sequence[int]) -> Table:
     """What each distinct job costs, and all of them."""
     shown = Table(title="what it will cost", box=SIMPLE_HEAD, padding=0, show_edge=False)
     shown.add_column("job", overflow="fold", min_width=12)
     for heading in HEADINGS:
         shown.add_column(heading, justify="right", no_wrap=True)
     for name, one, count in zip(names, estimates, counts, strict=True):
+        if one is None:
+            shown.add_row(escape(name), f"{count}", "killed")
+            continue
         epochs = max(one.steps, 1) / one.steps_per_epoch
         cells = (
             f"{count}", f"{one.parameters:,}", f"{one.memory_bytes / 2**30:.2f}",
@@ -206,22 +207,36 @@ def table(names: Sequence[str], estimates: Sequence[Estimate], counts: Sequence[
 
 def totals(estimates: Sequence[Estimate], counts: Sequence[int]) -> str:
     """Hours of all runs, on one device and on several, where the longest run is the least that it can take."""
+    if not estimates:
+        return "no job could be measured"
     hours = sum(one.seconds * count for one, count in zip(estimates, counts, strict=True)) / 3600
     longest = max(one.seconds for one in estimates) / 3600
     disk = sum(one.disk_bytes * count for one, count in zip(estimates, counts, strict=True)) / 2**30
     on = ", ".join(f"{max(hours / n, longest):.3g} on {n}" for n in DEVICES if n <= sum(counts))
-    runs = f"{sum(counts)} run{'s' * (sum(counts) > 1)}"
-    return f"{runs}, {disk:.2g} GiB on disk; hours in all, by the number of devices: {on}"
+    return f"{runs(sum(counts))}, {disk:.2g} GiB on disk; hours in all, by the number of devices: {on}"
+
+
+def runs(count: int) -> str:
+    return f"{count} run{'s' * (count > 1)}"
+
+
+def in_a_process(cfg: DictConfig) -> Estimate | None:
+    """In one of its own, since memory is that of a process. None if it was killed, as it is where memory ends."""
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+        try:
+            return process.submit(estimate, cfg).result()
+        except BrokenProcessPool:
+            return None
 
 
 def show(cfgs: Sequence[DictConfig], names: Sequence[str], console: Console) -> None:
-    """Measure each distinct job, in a process of its own, and print what it costs, and what all of them do."""
+    """Measure each distinct job, and print what it costs, and what all of them do."""
     groups = distinct(cfgs, names)
-    executor = partial(
-        ProcessPoolExecutor, max_workers=1, mp_context=multiprocessing.get_context("forkserver"), max_tasks_per_child=1
-    )
-    with executor() as processes:
-        estimates = [processes.submit(estimate, cfg).result() for cfg, _, _ in groups]
+    estimates = [in_a_process(cfg) for cfg, _, _ in groups]
     counts = [count for _, _, count in groups]
     console.print(table([name for _, name, _ in groups], estimates, counts))
-    console.print(totals(estimates, counts))
+    known = [(one, count) for one, count in zip(estimates, counts, strict=True) if one is not None]
+    console.print(totals([one for one, _ in known], [count for _, count in known]))
+    if killed := sum(counts) - sum(count for _, count in known):
+        console.print(f"not counted: {runs(killed)} whose process the system killed, as it does where memory ends")

@@ -24,6 +24,25 @@ def test_log_spacing_gives_the_rounded_powers() -> None:
     assert due(Cadence(per_decade=3), 10_000) == expected
 
 
+@pytest.mark.parametrize(
+    "cadence",
+    [
+        Cadence(),
+        Cadence(every=1),
+        Cadence(every=7),
+        Cadence(every_epochs=3),
+        Cadence(every=6, every_epochs=1),
+        Cadence(every=6, every_epochs=2, per_decade=5, at=(6, 11, 11, 5000), ends=True),
+        Cadence(per_decade=4, at=(1, 10, 13)),
+        Cadence(per_decade=50),
+        Cadence(at=(0, 3), ends=True),
+    ],
+)
+@pytest.mark.parametrize("last", [0, 1, 2, 9, 10, 11, 60, 100, 999, 1000, 1001])
+def test_the_count_is_that_of_the_steps_that_are_due(cadence: Cadence, last: int) -> None:
+    assert cadence.count(4, last) == len(due(cadence, last))
+
+
 @pytest.mark.parametrize("bad", [{"every": 0}, {"every_epochs": -1}, {"per_decade": 0}, {"at": (-1,)}])
 def test_impossible_cadences_are_refused(bad: dict) -> None:
     with pytest.raises(BadInput, match=next(iter(bad))):

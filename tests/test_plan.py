@@ -1,11 +1,16 @@
 """plan=true: what is counted is right, what is measured is plausible, and nothing is written."""
 
+import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from rich.console import Console
 from test_sweep import command, env
+from torch import Tensor, nn
 
 import runner
 from runner import plan
@@ -74,6 +79,30 @@ def test_totals() -> None:
     assert one.seconds == 7200
     text = plan.totals([one, one], [3, 1])
     assert text == "4 runs, 4 GiB on disk; hours in all, by the number of devices: 8 on 1, 4 on 2, 2 on 4"
+
+
+class Greedy(nn.Module):
+    def __init__(self, input_shape: list[int], outputs: int, width: float) -> None:
+        if width > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().__init__()
+        self.layer = nn.Linear(input_shape[0], outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y
+
+
+def test_a_job_that_is_killed_leaves_the_others_their_plan() -> None:
+    own = ["arch=custom", f"arch._target_={__name__}.Greedy", "init=default", "dataset.size=20", "device=cpu"]
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        cfgs = [compose("config", overrides=[*own, f"width={width}"]) for width in (1, 2)]
+    console = Console(record=True, width=100)
+    plan.show(cfgs, ["width=1", "width=2"], console)
+    text = console.export_text()
+    assert re.search(r"width=2 +1 +killed", text)
+    assert "\n1 run, " in text
+    assert "not counted: 1 run whose process the system killed" in text
 
 
 @pytest.mark.parametrize("sweep", [False, True])
