@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 import runner
 from runner.config import CONF_DIR
@@ -25,6 +27,20 @@ def choices(group: str) -> list[str]:
 def test_there_are_groups() -> None:
     for group in ("dataset", "arch", "init", "loss", "optimizer", "schedule", "probe"):
         assert choices(group), group
+
+
+def test_a_composed_config_shares_nothing_with_the_next_one() -> None:
+    def composed() -> DictConfig:
+        with initialize_config_dir(CONF_DIR, version_base="1.3"):
+            return compose("config", return_hydra_config=True)
+
+    first = composed()
+    expected = OmegaConf.to_container(first)
+    with open_dict(first):
+        first.until.grad_norm, first.hydra.sweeper.params, first.logger = 1.0, {"seed": "1,2"}, ["csv"]
+        first.hydra.launcher.new = 1
+    assert OmegaConf.to_container(composed()) == expected
+    assert OmegaConf.to_container(first) != expected
 
 
 @pytest.mark.parametrize("name", choices("probe"))
