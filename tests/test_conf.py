@@ -38,7 +38,6 @@ def test_a_composed_config_shares_nothing_with_the_next_one() -> None:
     expected = OmegaConf.to_container(first)
     with open_dict(first):
         first.until.grad_norm, first.hydra.sweeper.params, first.logger = 1.0, {"seed": "1,2"}, ["csv"]
-        first.hydra.launcher.new = 1
     assert OmegaConf.to_container(composed()) == expected
     assert OmegaConf.to_container(first) != expected
 
