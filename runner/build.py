@@ -12,6 +12,7 @@ from runner import fit
 from runner.arch.scaled import scaled
 from runner.arch.synchronised import synchronise
 from runner.curvature import randomness
+from runner.curvature.taylor.guards import compiled_parts
 from runner.dataset.base import Dataset
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -107,6 +108,11 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
         raise BadInput(f"arch._target_ should make a torch.nn.Module, found {type(model).__name__}")
     if lazy := [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]:
         raise BadInput(f"arch: layers should be given their sizes, found {lazy[0]}, which waits for a first pass")
+    if compiled := compiled_parts(model):
+        raise BadInput(
+            "arch: modules should not be compiled, since they cannot be differentiated twice then, found "
+            f"{compiled[0]}; compile=true compiles the network for training"
+        )
     initialise(model, generator=torch.Generator().manual_seed(derived(seed, "init")))
     return model
 

@@ -84,6 +84,16 @@ def test_what_is_no_function_of_its_parameters_is_refused(tmp_path: Path, kind: 
     runner.run([*run, "arch.kind=none"])
 
 
+class Compiled(nn.Sequential):
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__(torch.compile(nn.Linear(input_shape[0], 7), backend="eager"), nn.Linear(7, outputs))
+
+
+def test_compiled_parts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^arch: modules should not be compiled, .* found 0; compile=true compiles"):
+        runner.run([*SMALL, f"arch._target_={__name__}.Compiled", f"hydra.run.dir={tmp_path / 'run'}"])
+
+
 class Noisy(nn.CrossEntropyLoss):
     def __init__(self, kind: str) -> None:
         super().__init__()

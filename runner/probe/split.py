@@ -53,7 +53,7 @@ class Split(Probe):
         try:
             forward.split(loss, loss.gradient())
         except UnsupportedOperation as error:
-            raise BadInput(f"{error} (or method=double_backward, which is slower)") from error
+            raise BadInput(str(error)) from error
         if self.chunk == "auto":
             self.at_a_time = forward.fitting_chunk(loss, samples)
         elif self.chunk is not None and forward.mixes_samples(loss):

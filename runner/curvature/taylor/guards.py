@@ -52,9 +52,17 @@ def refuse_custom_functions() -> Iterator[None]:
         contexts.__init__ = original  # type: ignore[method-assign]
 
 
+def compiled_parts(model: nn.Module) -> list[str]:
+    """The names of the modules that run through torch.compile."""
+    return [
+        name or "model"
+        for name, module in model.named_modules()
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    ]
+
+
 def refuse_compiled(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            raise UnsupportedOperation(
-                "torch.compile", "expand the module that was compiled, not the compiled one", name or "model"
-            )
+    if found := compiled_parts(model):
+        raise UnsupportedOperation(
+            "torch.compile", "expand the module that was compiled, not the compiled one", found[0]
+        )
