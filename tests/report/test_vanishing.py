@@ -161,6 +161,18 @@ def test_few_networks_leave_it_open(tmp_path: Path) -> None:
     assert outcomes(tmp_path, "vanishing_escape", jobs)["SGD stays, Adam leaves"] is Outcome.UNDECIDED
 
 
+def test_the_median_curve_does_not_jump_where_one_network_diverges(tmp_path: Path) -> None:
+    values, tables = walk("SGD", 0.1, 16, np.full(9, np.inf))
+    rows = tables["metrics"]
+    last = rows[(rows["replica"] == 0) & (rows["step"] == 0)].assign(step=33, train_loss=50.0)
+    kept = rows[(rows["replica"] > 0) | (rows["step"] < 33)]
+    runs = Runs(fake_sweep(tmp_path, "vanishing_escape", [(values, {"metrics": pd.concat([kept, last])})]))
+    (axis,) = next(plot for plot in study("vanishing_escape").plots if plot.name == "loss").draw(runs).axes
+    (median,) = [line for line in axis.lines if line.get_label().startswith("SGD")]
+    assert median.get_xdata()[-1] == 100
+    assert median.get_ydata().max() < 1.1
+
+
 def test_a_best_rate_at_the_edge_is_said(tmp_path: Path) -> None:
     runs = Runs(fake_sweep(tmp_path, "vanishing_escape", walks(np.inf, 20)))
     text = judged(study("vanishing_escape").claims[0], runs).measured

@@ -135,7 +135,8 @@ def _loss(axis: Any, rows: pd.DataFrame, name: str, depth: int, rate: float, col
     mine = rows[(rows["optimizer"] == name) & (rows["depth"] == depth) & (rows["rate"] == rate)]
     for _, one in mine.groupby("network"):
         axis.plot(one["step"], one["relative"], color=colour, lw=0.6, alpha=0.35)
-    middle = mine.groupby("step")["relative"].median()
+    each = mine.pivot(index="step", columns="network", values="relative")
+    middle = each.dropna(thresh=each.shape[1] // 2 + 1).median(axis=1)  # not at the last steps of those that diverged
     axis.plot(middle.index, middle, color=colour, lw=2.2, label=f"{name}, rate {rate:g}")
 
 
