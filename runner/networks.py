@@ -72,7 +72,7 @@ class Networks:
         """The row of the first network, None if it stands alone."""
         return 0 if self.stacked else None
 
-    def fit(self, loss: BatchLoss, samples: int) -> None:
+    def choose_at_once(self, loss: BatchLoss, samples: int) -> None:
         """Choose how many networks are computed at a time, by counting what one holds. `loss`: of one network and a
         few samples; `samples`: in a batch."""
         held = 0

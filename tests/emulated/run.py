@@ -35,6 +35,17 @@ def registered(folder: str) -> types.ModuleType:
     return extension
 
 
+def check_emulation() -> None:
+    """Tensors of two devices do not go together, whether an operation is PyTorch's own or one that falls back."""
+    there, here = torch.ones(3, device=NAME), torch.ones(3)
+    for mix in (lambda: there + here, lambda: there @ here, lambda: torch.cat([there, here]), lambda: there.dot(here)):
+        try:
+            mix()
+        except RuntimeError:
+            continue
+        raise AssertionError("tensors of two devices should not go together")
+
+
 def known() -> None:
     """Make it a device of runs, one that works while the host does something else."""
     chosen = knobs.device_of
@@ -49,6 +60,7 @@ def known() -> None:
 
 def main() -> None:
     extension = registered(sys.argv[1])
+    check_emulation()
     known()
     waits = {}
     for folder, overrides in json.load(sys.stdin).items():

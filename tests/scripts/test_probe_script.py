@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from torch import Tensor, nn
 
 import runner
 from runner.config import CONF_DIR
@@ -160,22 +158,8 @@ def test_bad_input(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "should hold snapshots (probe=snapshot) or a checkpoint" in refused("probe", run, "probe=split")
 
 
-class Counting(nn.Module):
-    """Its outputs in training mode depend on a buffer that each forward pass moves."""
-
-    def __init__(self, input_shape: list[int], outputs: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(input_shape[0], outputs)
-        self.register_buffer("count", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.count += 1
-        return torch.tanh(self.layer(x)) * (1 + 0.1 * self.count)
-
-
 def test_buffers_that_the_forward_pass_moves(tmp_path: Path, call: Callable[..., list[str]]) -> None:
-    own = ["arch=custom", f"arch._target_={__name__}.Counting", "init=default", "dataset.size=20", "device=cpu"]
+    own = ["arch=custom", "arch._target_=test_function.Counting", "init=default", "dataset.size=20", "device=cpu"]
     run = run_in(tmp_path / "run", *own, *SNAPSHOTS, "probe=[hvp,split,snapshot]")
     call("probe", run, "probe=[hvp,split]", "--out", tmp_path / "out")
     columns = ["train_loss", "grad_norm", "hvp_gHg", "split_gHg"]
