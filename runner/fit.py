@@ -160,13 +160,14 @@ def check_schedule(run: Experiment) -> None:
 def prepare_probes(run: Experiment) -> None:
     """Can each probe, and what the schedule measures, measure this network, as far as a few samples tell?"""
     loss = few_samples(run)
-    largest = -(-run.batches.samples(0) // run.ranks.count)  # the same for all ranks, so that they choose the same
+    whole = run.batches.samples(0)
+    largest = -(-whole // run.ranks.count)  # the same for all ranks, so that they choose the same
     probes = {f"probe.{name}": probe for name, probe in run.probes.items()}
     if run.schedule.measures is not None:
         probes["schedule"] = run.schedule.measures
     for path, probe in probes.items():
         planned = probe.cadence.count(run.batches.steps_per_epoch, run.steps)
         try:
-            probe.prepare(loss, largest, planned)
+            probe.prepare(loss, largest if probe.streams else whole, planned)
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from error

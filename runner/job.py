@@ -15,6 +15,7 @@ from runner.folder import RunFolder
 from runner.knobs import check_config
 from runner.records import Mark, check_length, verified, write_json
 from runner.signals import StopSignals
+from runner.stopwatch import in_training_steps, together
 from runner.work import Work, one_process
 
 
@@ -49,6 +50,7 @@ def execute(
                 **work.meta,
                 **({"threads": state["threads"]} if state else {}),
                 "wall_seconds": known.get("wall_seconds", 0.0),
+                "spent": known.get("spent", {}),
                 "resumed": known.get("resumed", 0) + bool(state),
             }
             write_json(folder.path / "meta.json", accounts)  # first: it says whose folder this is
@@ -128,7 +130,8 @@ def _supervised(
         with StopSignals() as signals, display(work.steps, step, folder.path) as shown:
             outcome = work.train(folder, state, lambda: signals.received.name if signals.received else "", shown.show)
         accounts["wall_seconds"] += outcome.seconds
-        accounts["cost_in_training_steps"] = outcome.costs
+        accounts["spent"] = together(accounts["spent"], outcome.spent)
+        accounts["cost_in_training_steps"] = in_training_steps(accounts["spent"])
         write_json(folder.path / "meta.json", accounts)
     except KeyboardInterrupt:  # a second SIGINT: at once, without a checkpoint
         folder.status("interrupted", step, "SIGINT")

@@ -6,6 +6,10 @@ from contextlib import contextmanager
 
 import torch
 
+# Seconds, and for how many: "training steps", and measurements of each probe and of the "schedule".
+Spent = dict[str, tuple[float, int]]
+TRAINING = "training steps"
+
 
 class Stopwatch:
     """Accumulates the time of pieces of work: by the clock on the CPU, by events on cuda, read only when asked."""
@@ -47,13 +51,28 @@ class Costs:
         self.measurements = dict.fromkeys(probes, 0)
         self.schedule, self.informed = Stopwatch(device), 0
 
-    def in_training_steps(self) -> dict[str, float | None]:
-        """The mean cost of a measurement of each probe in units of a training step; None if it never measured. Under
-        `schedule` those by which the schedule has set the rate, if it does."""
-        watches = {name: (watch, self.measurements[name]) for name, watch in self.probes.items()}
-        if self.informed:
-            watches["schedule"] = self.schedule, self.informed
-        unit = self.training.seconds() / max(self.steps, 1)
-        return {
-            name: watch.seconds() / count / unit if count and unit else None for name, (watch, count) in watches.items()
-        }
+    def spent(self) -> Spent:
+        found = {TRAINING: (self.training.seconds(), self.steps)}
+        found |= {name: (watch.seconds(), self.measurements[name]) for name, watch in self.probes.items()}
+        return found | ({"schedule": (self.schedule.seconds(), self.informed)} if self.informed else {})
+
+
+def together(one: Spent, other: Spent) -> Spent:
+    """What was spent in two sessions of a run."""
+    return {
+        name: (a + b, m + n)
+        for name in one | other
+        for (a, m), (b, n) in [(one.get(name, (0.0, 0)), other.get(name, (0.0, 0)))]
+    }
+
+
+def in_training_steps(spent: Spent) -> dict[str, float | None]:
+    """The mean cost of a measurement of each probe in units of a training step; None if it never measured. Under
+    `schedule` those by which the schedule has set the rate, if it does."""
+    seconds, steps = spent[TRAINING]
+    unit = seconds / max(steps, 1)
+    return {
+        name: seconds / count / unit if count and unit else None
+        for name, (seconds, count) in spent.items()
+        if name != TRAINING
+    }

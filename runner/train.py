@@ -176,9 +176,9 @@ def forward_backward(run: Experiment, step: int, batch: Batch) -> tuple[Tensor, 
             run.seed_draws(step, batch.rank)
             part = batch.rows(rows)
             outputs = run.outputs(part, rows)
-            losses = part.share * run.losses(outputs, part)
-            losses.sum().backward()
-            found.append((losses.detach(), part.share * run.errors(outputs.detach(), part)))
+            losses = run.losses(outputs, part)
+            losses.backward(torch.full_like(losses, part.share))
+            found.append((part.share * losses.detach(), part.share * run.errors(outputs.detach(), part)))
         sums += (torch.cat(parts) if run.networks.stacked else parts[0] for parts in zip(*found, strict=True))
     loss, error = sums
     return loss, error, run.networks.grad_norm()

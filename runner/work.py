@@ -20,7 +20,7 @@ from runner.provenance import meta
 from runner.ranks import ALONE, Ranks
 from runner.records import Cells, Mark, Table
 from runner.settings import settings
-from runner.stopwatch import Costs
+from runner.stopwatch import Costs, Spent
 from runner.train import Hooks, train
 
 Stop = Callable[[], str]  # the name of the signal that asks for an end, if one does
@@ -28,12 +28,12 @@ Show = Callable[[int, Cells], None]  # is told what was measured at a step
 
 
 class Outcome(NamedTuple):
-    """How a run ended, and each replica of it; how long it trained, and what each probe cost in training steps."""
+    """How a run ended, and each replica of it; how long it trained, and what it spent the time on."""
 
     ended: Ended
     replicas: list[dict[str, Any]]
     seconds: float
-    costs: dict[str, float | None]
+    spent: Spent
 
 
 class Work(Protocol):
@@ -73,7 +73,7 @@ class OneProcess:
             progress.flush(sync=True)
             progress.loggers.close()
         run.ranks.check_same(list(run.model.parameters()))
-        return Outcome(ended, progress.replicas(ended), time.monotonic() - began, costs.in_training_steps())
+        return Outcome(ended, progress.replicas(ended), time.monotonic() - began, costs.spent())
 
 
 @contextmanager

@@ -75,6 +75,11 @@ def test_costs_are_in_units_of_a_step(
     folder = run_in(tmp_path / "run", *SMALL, f"steps={steps}")
     costs = json.loads((folder / "meta.json").read_text())["cost_in_training_steps"]
     assert costs == pytest.approx({"fd": 1 / step_takes, "split": 1 / step_takes})
+    run_in(folder, *SMALL, f"steps={steps + 2}")  # begins by measuring again at the step at which the first one ended
+    meta = json.loads((folder / "meta.json").read_text())
+    both = {"training steps": [(2 * steps + 1) + 5, steps + 4], **dict.fromkeys(("fd", "split"), [steps + 4] * 2)}
+    assert meta["spent"] == both
+    assert meta["cost_in_training_steps"]["split"] == both["training steps"][1] / both["training steps"][0]
 
 
 def test_zero_steps_measure_the_initialisation_once(tmp_path: Path) -> None:

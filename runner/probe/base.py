@@ -78,7 +78,7 @@ class Probe(ABC):
     def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:  # noqa: B027  (most need not)
         """Before the run: refuse, by BadInput, what cannot be measured, and make choices that depend on the run.
 
-        `loss`: of a few samples. `samples`: in a whole batch. `measurements`: how many of them are planned.
+        `loss`: of a few samples. `samples`: in the largest batch it is given. `measurements`: how many are planned.
         """
 
     def state(self) -> dict[str, Any]:

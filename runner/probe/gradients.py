@@ -12,7 +12,8 @@ from runner.probe.base import Point, Probe
 
 @dataclass(kw_only=True)
 class Gradients(Probe):
-    """cosine: the mean cosine between the gradients of different samples, over the batch's first `sample` samples."""
+    """cosine: the mean cosine between the gradients of different samples, over the batch's first `sample` samples; nan
+    where fewer than two of them have a gradient, empty in a batch of one sample, as an epoch's last may be."""
 
     names = ("cosine",)
     streams = False
@@ -24,6 +25,11 @@ class Gradients(Probe):
         if self.sample < 2:
             raise BadInput(f"sample should be at least 2 (cosines are between pairs), found {self.sample}")
 
+    def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:
+        if samples < 2:
+            raise BadInput(f"batch_size should be at least 2 (cosines are between pairs of samples), found {samples}")
+
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         assert isinstance(point.loss, BatchLoss)
-        return {"cosine": mean_cosine(per_sample_gradients(point.loss, self.sample))}
+        rows = per_sample_gradients(point.loss, self.sample)
+        return {"cosine": mean_cosine(rows) if len(rows) > 1 else None}

@@ -17,6 +17,7 @@ from benchmarks.common import publish
 from benchmarks.loops import SETTINGS, experiment, interleaved, loop
 from runner.config import CONF_DIR
 from runner.errors import BadInput
+from runner.stopwatch import in_training_steps
 
 DEFAULT = sorted(path.stem for path in (Path(CONF_DIR) / "probe").glob("*.yaml"))
 LONG = 10.0  # seconds: what takes so long is measured once
@@ -45,10 +46,10 @@ def in_steps(setting: str, probe: str, options: argparse.Namespace) -> float:
     with loop(made, options.steps) as turn:
         turn(2)  # compiles, if anything does
         began = time.perf_counter()
-        first = turn(2).in_training_steps()[probe]
+        first = in_training_steps(turn(2).spent())[probe]
         if time.perf_counter() - began > LONG:
             return first or math.nan
-        costs = [turn().in_training_steps()[probe] for _ in range(options.rounds)]
+        costs = [in_training_steps(turn().spent())[probe] for _ in range(options.rounds)]
     return statistics.median(cost for cost in costs if cost is not None)
 
 
