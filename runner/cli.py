@@ -1,14 +1,11 @@
 """The command line: Hydra composes, one job at a time is executed, and the exit code says how it went."""
 
-import difflib
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -23,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import cluster, sweep
-from runner.config import CONF_DIR, Config
+from runner.config import CONF_DIR
 from runner.errors import BadInput
 from runner.jobs import Job
 from runner.sweep import JobFailed
+from runner.wording import message
 
 REFUSED, FAILED = 2, 1
 
@@ -208,7 +206,10 @@ def main() -> None:
             run()
         sweep.finish()
     except Planned as planned:
-        planned.show()
+        try:
+            planned.show()
+        except BadInput as error:
+            _report(error, verbose)
     except (Stopped, sweep.Interrupted) as stopped:
         sys.exit(stopped.code)
     except Carried as carried:
@@ -248,37 +249,3 @@ def _report(error: Exception, verbose: bool) -> NoReturn:
         traceback.print_exception(error)
     print(f"runner: {message(error)}", file=sys.stderr)
     sys.exit(REFUSED if refused else FAILED)
-
-
-def meant(key: str) -> str:
-    """The keys that may have been meant: alike, or the same in a group."""
-    if "." in key:
-        return ""
-    files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
-    groups = [f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())]
-    alike = difflib.get_close_matches(key, [one.name for one in fields(Config)])
-    found = dict.fromkeys([*alike, *groups])
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
-
-
-def message(error: BaseException) -> str:
-    """What was refused, in the words of the first who knew, without Hydra's and OmegaConf's coordinates."""
-    cause = error.__cause__ if isinstance(error, HydraException) else None
-    text = f"{error}\n{cause or ''}".split("Config search path")[0]
-    if unknown := re.search(r"Key '(\S+)' (?:is not in struct|not in '\w+')\s+full_key: (\S+)", text):
-        return (
-            f"unknown key {unknown[2]}{meant(unknown[2])}; `python -m runner --cfg job` with the same groups lists all"
-        )
-    text = re.sub(r"\w+ raised while resolving interpolation: ", "", text)
-    if missing := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{missing[1]} should be given, found nothing: {missing[1]}=…"
-    if missing := re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'", text):
-        return (
-            f"hydra/launcher: {missing[1]} comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"
-        )
-    if missing := re.search(r"Could not load '(\w+)/\S+'", text):  # Hydra tells the choices of all groups but lists
-        choices = sorted(path.stem for path in (Path(CONF_DIR) / missing[1]).glob("*.yaml"))
-        text += f"\nAvailable options in '{missing[1]}': {', '.join(choices)}"
-    lines = [line.strip() for line in text.splitlines()]
-    wanted = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    return "\n        ".join(dict.fromkeys(wanted))

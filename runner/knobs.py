@@ -1,14 +1,17 @@
 """What can be refused by looking at the config alone, without data or network."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
+from runner.config import Config, SweepKnobs, Until
 from runner.errors import BadInput
 from runner.logger import check_loggers
 from runner.targets import check, make
+from runner.wording import unknown
 
 NETWORK_GIVEN = ("input_shape", "outputs", "width")  # what the builder of a network supplies
 
@@ -51,8 +54,32 @@ def check_knobs(cfg: DictConfig) -> None:
         raise BadInput(f"scale should be small or paper, the two forms of an experiment, found {cfg.scale}")
 
 
+def check_keys(cfg: DictConfig) -> None:
+    """Refuse keys that nothing reads, which Hydra adds to a config where they are given with a plus."""
+    for where, node, known in (("", cfg, Config), ("until.", cfg.until, Until), ("sweep.", cfg.sweep, SweepKnobs)):
+        if odd := sorted(set(node) - {field.name for field in fields(known)} - {"hydra"}):
+            raise BadInput(unknown(where + odd[0]))
+
+
+def check_rate(cfg: DictConfig) -> None:
+    """Refuse a negative rate, in words of torch's otherwise."""
+    rate = cfg.optimizer.get("lr")
+    if isinstance(rate, int | float) and not 0 <= rate < math.inf:
+        raise BadInput(f"optimizer.lr should be a finite number >= 0, found {rate}")
+
+
+def check_width(cfg: DictConfig) -> None:
+    """Refuse a second word for the multiplier, which reads as if it were the number of units."""
+    if "base_width" in cfg.arch and cfg.arch.get("width", cfg.width) != cfg.width:
+        raise BadInput(
+            f"arch.width should be left to width, the multiplier of arch.base_width, found {cfg.arch.width}: "
+            f"width={cfg.arch.width}, or another arch.base_width"
+        )
+
+
 def check_config(cfg: DictConfig) -> None:
     """Refuse what can be told from the config alone, without data or network: knobs, device, keys, types, values."""
+    check_keys(cfg)
     check_knobs(cfg)
     check_probes(cfg)
     check_loggers(cfg.logger)
@@ -60,6 +87,8 @@ def check_config(cfg: DictConfig) -> None:
     check(cfg.dataset, "dataset")
     check(cfg.arch, "arch", given=NETWORK_GIVEN)
     check(cfg.optimizer, "optimizer", given=("params",))
+    check_rate(cfg)
+    check_width(cfg)
     for group in ("init", "loss", "schedule"):
         make(cfg[group], group)
     for name, node in cfg.probe.items():

@@ -8,9 +8,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.cli import message
 from runner.config import CONF_DIR
 from runner.errors import BadInput
+from runner.wording import message
 
 
 def run(overrides: Sequence[str] = ()) -> Path:
@@ -21,6 +21,8 @@ def run(overrides: Sequence[str] = ()) -> Path:
     """
     from runner.job import execute
 
+    if isinstance(overrides, str):
+        raise BadInput(f"overrides should be a list, found a string: runner.run([{overrides!r}])")
     if {"-m", "--multirun"} & set(overrides):
         raise BadInput("overrides should be those of one run, found -m; python -m runner -m … makes a sweep")
     try:

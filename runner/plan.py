@@ -23,6 +23,7 @@ from runner import (
 )
 from runner.build import build
 from runner.epochs import columns as epoch_columns
+from runner.errors import BadInput
 from runner.evaluate import evaluate
 from runner.experiment import Experiment
 from runner.identity import identity
@@ -59,6 +60,9 @@ class Estimate:
     @property
     def seconds(self) -> float:
         return self.training_seconds + self.probe_seconds + self.evaluation_seconds
+
+
+Found = Estimate | BadInput | None  # None: its process was killed, as it is where memory ends
 
 
 def estimate(cfg: DictConfig) -> Estimate:
@@ -185,15 +189,15 @@ HEADINGS = (
 )
 
 
-def table(names: Sequence[str], estimates: Sequence[Estimate | None], counts: Sequence[int]) -> Table:
+def table(names: Sequence[str], estimates: Sequence[Found], counts: Sequence[int]) -> Table:
     """What each distinct job costs, and all of them."""
     shown = Table(title="what it will cost", box=SIMPLE_HEAD, padding=0, show_edge=False)
     shown.add_column("job", overflow="fold", min_width=12)
     for heading in HEADINGS:
         shown.add_column(heading, justify="right", no_wrap=True)
     for name, one, count in zip(names, estimates, counts, strict=True):
-        if one is None:
-            shown.add_row(escape(name), f"{count}", "killed")
+        if not isinstance(one, Estimate):
+            shown.add_row(escape(name), f"{count}", "refused" if one else "killed")
             continue
         epochs = max(one.steps, 1) / one.steps_per_epoch
         cells = (
@@ -220,23 +224,33 @@ def runs(count: int) -> str:
     return f"{count} run{'s' * (count > 1)}"
 
 
-def in_a_process(cfg: DictConfig) -> Estimate | None:
-    """In one of its own, since memory is that of a process. None if it was killed, as it is where memory ends."""
+def in_a_process(cfg: DictConfig) -> Found:
+    """In one of its own, since memory is that of a process."""
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
         try:
             return process.submit(estimate, cfg).result()
         except BrokenProcessPool:
             return None
+        except BadInput as error:
+            return error
 
 
 def show(cfgs: Sequence[DictConfig], names: Sequence[str], console: Console) -> None:
-    """Measure each distinct job, and print what it costs, and what all of them do."""
+    """Measure each distinct job, and print what it costs, and what all of them do. Raises BadInput, after that, where a
+    job would be refused."""
     groups = distinct(cfgs, names)
     estimates = [in_a_process(cfg) for cfg, _, _ in groups]
+    refused = [(name, one) for (_, name, _), one in zip(groups, estimates, strict=True) if isinstance(one, BadInput)]
+    if len(refused) == len(groups):
+        raise refused[0][1]
     counts = [count for _, _, count in groups]
     console.print(table([name for _, name, _ in groups], estimates, counts))
-    known = [(one, count) for one, count in zip(estimates, counts, strict=True) if one is not None]
+    known = [(one, count) for one, count in zip(estimates, counts, strict=True) if isinstance(one, Estimate)]
     console.print(totals([one for one, _ in known], [count for _, count in known]))
-    if killed := sum(counts) - sum(count for _, count in known):
+    if killed := sum(count for one, count in zip(estimates, counts, strict=True) if one is None):
         console.print(f"not counted: {runs(killed)} whose process the system killed, as it does where memory ends")
+    if refused:
+        name, error = refused[0]
+        more = f" (and {len(refused) - 1} more of the rows above)" if len(refused) > 1 else ""
+        raise BadInput(f"{name}: {error}{more}")

@@ -26,13 +26,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from runner import checkpoint
 from runner.build import build
-from runner.cli import message
 from runner.config import CONF_DIR, Config
 from runner.errors import BadInput
 from runner.experiment import Experiment
 from runner.measure import Measurement
 from runner.records import Cells
 from runner.train import forward_backward, set_rate
+from runner.wording import message
 
 SNAPSHOT = re.compile(r"-step(?P<step>\d+)(?:-replica(?P<replica>\d+))?$")
 

@@ -58,7 +58,8 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
     """
     root = Path(os.path.abspath(folder))  # so that "." has a name
     if not root.is_dir():
-        raise BadInput(f"{folder} should be a run's folder or hold some, found no such folder")
+        found_there = "a file" if root.exists() else "no such folder"
+        raise BadInput(f"{folder} should be a run's folder or hold some, found {found_there}")
     found, strays = _find(root)
     first: dict[str, Any] = {}
     keys: dict[str, None] = {}  # a set in order
@@ -72,7 +73,7 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
     if not runs:
         raise BadInput(f"{folder} should be a run's folder or hold some, found no meta.json of a run in or below it")
     if not any(run.rows for run in runs):
-        raise BadInput(f"the {len(runs)} runs in {folder} should have a {table}.csv, found {_tables(found)}")
+        raise BadInput(f"the {len(runs)} runs in {folder} should have {table}.csv, found {_tables(found)}")
     if unknown := [key for key in config if key not in keys]:
         raise BadInput(f"{unknown[0]} should be a dotted key of a run's config (optimizer.lr), found none in {folder}")
     differing = {key for run in runs for key in run.differs if key.split(".")[0] not in ASIDE}

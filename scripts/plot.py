@@ -1,10 +1,12 @@
 """Curvature along training: one panel a column, one colour for each setting, the mean over seeds with their range.
+Networks that diverged are left out, unless all did.
 
 python scripts/plot.py outputs/fig2
 python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save fig2.png
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from runner.writing import explained
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+SETTINGS = 20  # more colours than that nobody tells apart
 CURVATURES = ("gHg", "gGg", "gHrg")  # drawn unless told otherwise
 FORMULAS = {"gHg": "$g'Hg$", "gGg": "$g'Gg$", "gHrg": "$g'H_r g$", "train_loss": "training loss"}
 
@@ -90,6 +93,32 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
         axis.axhline(0, color="black", lw=0.5)
 
 
+def converging(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the networks that diverged, whose last rows would set the axes; all, if all did."""
+    kept = frame[frame["status"] != "diverged"]
+    if kept.empty or len(kept) == len(frame):
+        return frame
+    gone = len(frame[frame["status"] == "diverged"].groupby(["run", "replica"]))
+    print(f"plot: {gone} network{'s' * (gone > 1)} that diverged left out", file=sys.stderr)
+    return kept
+
+
+def over(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """With these columns divided by g'g."""
+    return frame.assign(**{column: frame[column] / frame["grad_norm"] ** 2 for column in columns})
+
+
+def symlog(axis: Any, values: pd.DataFrame) -> None:
+    """Linear around zero, up to where a tenth of the |values| lie, and logarithmic beyond, over eight decades at most:
+    curvatures fall by many of them as training converges, and their sign should be seen to the end."""
+    sizes = values.abs().to_numpy().ravel()
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if len(sizes):
+        threshold = max(float(np.quantile(sizes, 0.1)), 1e-8 * float(sizes.max()))
+        axis.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(threshold)))
+        axis.yaxis.get_major_locator().set_params(numticks=9)
+
+
 def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -> Any:
     """Panels three to a row. Curvatures share an axis that is linear around zero and logarithmic beyond."""
     rows = -(-len(columns) // 3)
@@ -100,13 +129,11 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
     curved = [axis for axis, column in zip(axes, columns, strict=False) if along_g(column)]
     for axis in curved[1:]:
         axis.sharey(curved[0])
+    frame = over(frame, [column for column in columns if over_gg and along_g(column)])
     for axis, column in zip(axes, columns, strict=False):
-        scaled = frame.copy()
-        if over_gg and along_g(column):
-            scaled[column] = frame[column] / frame["grad_norm"] ** 2
-        draw(axis, scaled, x, column, label(column, over_gg))
+        draw(axis, frame, x, column, label(column, over_gg))
     if curved:
-        curved[0].set_yscale("symlog", linthresh=0.01)
+        symlog(curved[0], frame[[column for column in columns if along_g(column)]])
     if knobs(frame):
         axes[0].legend(frameon=False)
     return fig
@@ -115,6 +142,11 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
 def plotted(options: argparse.Namespace) -> Path:
     """The picture's file. Raises BadInput."""
     frame = load(options.folder)
+    if (several := len(frame.groupby(knobs(frame), dropna=False)) if knobs(frame) else 1) > SETTINGS:
+        raise BadInput(
+            f"{options.folder} should hold at most {SETTINGS} settings, found {several} that differ in "
+            f"{', '.join(knobs(frame))}: name the folder of one sweep"
+        )
     if frame.empty:
         raise BadInput(f"{options.folder} should hold runs that have measured something, found no rows")
     default = ["train_loss", *(one for one in frame.columns if quantity_of(one) in CURVATURES)]
@@ -122,7 +154,7 @@ def plotted(options: argparse.Namespace) -> Path:
     if odd := [one for one in columns if one not in frame or not pd.api.types.is_numeric_dtype(frame[one])]:
         raise BadInput(f"--columns should name columns of numbers in metrics.csv, found {', '.join(odd)}")
     target = Path(options.save or options.folder / "curvature.png")
-    picture = figure(frame, columns, options.x, options.over_gg)
+    picture = figure(converging(frame), columns, options.x, options.over_gg)
     if target.suffix.lstrip(".") not in (kinds := picture.canvas.get_supported_filetypes()):
         raise BadInput(f"--save should end in one of .{', .'.join(kinds)}, found {target}")
     with explained(target):

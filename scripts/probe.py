@@ -46,7 +46,10 @@ def chosen(networks: list[reload.Saved], steps: Sequence[int] | None) -> list[re
     """Those of the steps; all without any."""
     kept = sorted({saved.step for saved in networks})
     if missing := [step for step in steps or () if step not in kept]:
-        raise BadInput(f"--steps should be one of {', '.join(map(str, kept))}, which the run kept, found {missing[0]}")
+        raise BadInput(
+            f"--steps should be one of {', '.join(map(str, kept))}, which the run kept, found {missing[0]}: "
+            "probe=snapshot keeps the weights of more steps"
+        )
     return [saved for saved in networks if not steps or saved.step in steps]
 
 

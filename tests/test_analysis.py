@@ -149,7 +149,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"found no meta\.json of a run"):
         load(tmp_path)
     make_run(tmp_path / "a", {}, hessian="step,replica\n")
-    with pytest.raises(BadInput, match=r"should have a epochs\.csv, found hessian\.csv, metrics\.csv"):
+    with pytest.raises(BadInput, match=r"should have epochs\.csv, found hessian\.csv, metrics\.csv"):
         load(tmp_path, "epochs")
 
 

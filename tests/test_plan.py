@@ -105,6 +105,17 @@ def test_a_job_that_is_killed_leaves_the_others_their_plan() -> None:
     assert "not counted: 1 run whose process the system killed" in text
 
 
+def test_a_sweep_in_which_a_job_would_be_refused(tmp_path: Path) -> None:
+    """The others' plan, and one sentence for it, as without a sweep."""
+    wide = ["-m", "width=0.2,4", "probe=hessian", "dataset.size=20", "steps=1", "plan=true"]
+    result = subprocess.run(command(*wide), cwd=tmp_path, env=env(COLUMNS="80"), capture_output=True, text=True)
+    assert result.returncode == 2
+    assert re.search(r"width=4 +1 +refused", result.stdout)
+    assert "\n1 run, " in result.stdout
+    assert result.stderr.startswith("runner: width=4: probe.hessian: the matrices of a network with ")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_command(tmp_path: Path, sweep: bool) -> None:
     many = ["-m", "width=1,2", "seed=0,1"] if sweep else []

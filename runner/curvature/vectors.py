@@ -58,8 +58,10 @@ def as_vector(direction: Direction, like: Vector) -> Vector:
             )
         direction = dict(zip(like, entries, strict=True))
     if direction.keys() != like.keys():
-        odd = sorted(set(direction) ^ set(like))
-        raise ValueError(f"direction should name the trainable parameters, each once; missing or unknown: {odd}")
+        missing, odd = sorted(set(like) - set(direction)), sorted(set(direction) - set(like))
+        raise ValueError(
+            f"direction should name the trainable parameters, each once; missing: {missing}, unknown: {odd}"
+        )
     for name, tensor in direction.items():
         if tensor.shape != like[name].shape:
             raise ValueError(

@@ -270,7 +270,7 @@ def test_refusals(tmp_path: Path, refused: Callable[..., str], monkeypatch: pyte
     assert "should be a run's folder or hold some, found no such folder" in refused("collect", tmp_path / "x")
     (tmp_path / "empty").mkdir()
     assert "found no meta.json of a run" in refused("collect", tmp_path / "empty")
-    assert "should have a epochs.csv, found metrics.csv" in refused("collect", tmp_path / "s", "--table", "epochs")
+    assert "should have epochs.csv, found metrics.csv" in refused("collect", tmp_path / "s", "--table", "epochs")
     assert "width should be a dotted key" in refused("collect", tmp_path / "s", "--config", "width")
     assert "should end in .csv or .parquet, found x.txt" in refused("collect", tmp_path / "s", "--out", "x.txt")
     own = run / "metrics.csv"

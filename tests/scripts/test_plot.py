@@ -90,6 +90,32 @@ def test_where_no_picture_can_be_written(sweep: Path, tmp_path: Path, call: Call
     assert "picture.png cannot be written: " in said
 
 
+def test_networks_that_diverged_are_left_out(tmp_path: Path, script: dict[str, Any], call: Call, capfd: Any) -> None:
+    jobs = [({"seed": seed}, {"metrics": rows(level)}) for seed, level in enumerate((1.0, 1e20))]
+    folder = fake_sweep(tmp_path / "sweep", "any", jobs)
+    frame = load(folder)
+    gone = frame.assign(status=np.where(frame["split_gHg"] > 1, "diverged", "finished"))
+    assert script["converging"](gone)["split_gHg"].max() == 1
+    assert "plot: 1 network that diverged left out" in capfd.readouterr().err
+    everyone = frame.assign(status="diverged")
+    assert len(script["converging"](everyone)) == len(frame)
+
+
+def test_curvatures_are_logarithmic_down_to_the_small_ones(tmp_path: Path, script: dict[str, Any]) -> None:
+    """Where training converges they fall by decades, and their sign should be seen."""
+    falling = rows(1.0).assign(split_gHg=[1.0, 1e-3, -1e-5, 1e-6])
+    frame = load(fake_sweep(tmp_path / "sweep", "any", [({}, {"metrics": falling})]))
+    figure = script["figure"](frame, ["split_gHg"], "step", over_gg=False)
+    assert figure.axes[0].yaxis.get_transform().linthresh == pytest.approx(1e-6)
+    plt.close(figure)
+
+
+def test_more_settings_than_colours_are_refused(tmp_path: Path, refused: Refused) -> None:
+    jobs = [({"width": float(width)}, {"metrics": rows(1.0)}) for width in range(1, 22)]
+    said = refused("plot", fake_sweep(tmp_path / "sweep", "any", jobs))
+    assert "should hold at most 20 settings, found 21 that differ in width: name the folder of one sweep" in said
+
+
 def test_runs_without_rows_are_refused(tmp_path: Path, refused: Refused) -> None:
     fake_sweep(tmp_path / "sweep", "any", [({}, {"metrics": rows(1.0).head(0)})])
     assert "found no rows" in refused("plot", tmp_path / "sweep")

@@ -1,0 +1,98 @@
+"""What Hydra and OmegaConf refuse, in one sentence: which key, what was required, what was found, what to do."""
+
+import difflib
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from hydra.errors import HydraException
+
+from runner.config import CONF_DIR, Config
+
+KINDS = {"Float": "a number", "Integer": "an integer", "bool": "true or false"}
+
+
+def message(error: BaseException) -> str:
+    """What was refused, in the words of the first who knew, without Hydra's and OmegaConf's coordinates."""
+    cause = error.__cause__ if isinstance(error, HydraException) else None
+    text = f"{error}\n{cause or ''}".split("Config search path")[0]
+    text = re.sub(r"\w+ raised while resolving interpolation: ", "", text)
+    for known in (_unknown_key, _missing_value, _several_values, _no_override, _odd_value, _launcher, _choice):
+        if sentence := known(text):
+            return sentence
+    lines = [line.strip() for line in text.splitlines()]
+    wanted = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    return "\n        ".join(dict.fromkeys(wanted))
+
+
+def unknown(key: str) -> str:
+    """What to say of a key that there is not."""
+    return f"unknown key {key}{_meant(key)}; `python -m runner --cfg job` with the same groups lists all"
+
+
+def _unknown_key(text: str) -> str:
+    found = re.search(r"Key '(\S+)' (?:is not in struct|not in '\w+')\s+full_key: (\S+)", text)
+    if not found:
+        return ""
+    if found[2] == f"probe.{found[1]}" and (Path(CONF_DIR) / "probe" / f"{found[1]}.yaml").exists():
+        return f"{found[2]} needs the probe {found[1]} among those that measure, found others: probe=[…,{found[1]}]"
+    return unknown(found[2])
+
+
+def _missing_value(text: str) -> str:
+    found = re.search(r"Missing mandatory value: (\S+)", text)
+    return f"{found[1]} should be given, found nothing: {found[1]}=…" if found else ""
+
+
+def _several_values(text: str) -> str:
+    found = re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text)
+    if not found:
+        return ""
+    key, values = found.groups()
+    return f"{key} should have one value, found {values}; -m sweeps over several, {key}=[{values}] is one list"
+
+
+def _no_override(text: str) -> str:
+    found = re.search(r"Error parsing override '(.*)'\s+missing EQUAL", text)
+    return f"what is given should read key=value, found {found[1]!r}" if found else ""
+
+
+def _odd_value(text: str) -> str:
+    found = re.search(r"Error merging override \+*([^=\s]+)=(.*)\n", text)
+    if not found:
+        return ""
+    key, value = found.groups()
+    if kind := re.search(r"could not be converted to (\w+)|is not a valid (\w+)", text):
+        named = kind[1] or kind[2]
+        return f"{key} should be {KINDS.get(named, named)}, found {value}"
+    if "is not a ListConfig" in text:
+        return f"{key} should be a list, found {value}: {key}=[{value}]"
+    return ""
+
+
+def _launcher(text: str) -> str:
+    found = re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'", text)
+    if not found:
+        return ""
+    return f"hydra/launcher: {found[1]} comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"
+
+
+def _choice(text: str) -> str:
+    found = re.search(r"Could not (?:find|load) '(\w+)/(\S+)'", text)
+    choices = sorted(path.stem for path in (Path(CONF_DIR) / found[1]).glob("*.yaml")) if found else []
+    if not found or not choices:
+        return ""
+    alike = difflib.get_close_matches(found[2], choices, 1)
+    hint = f" (did you mean {alike[0]}?)" if alike else ""
+    return f"{found[1]} should be one of {', '.join(choices)}, found {found[2]}{hint}"
+
+
+def _meant(key: str) -> str:
+    """The keys that may have been meant: alike, or the same in a group."""
+    if "." in key:
+        return ""
+    files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
+    groups = [f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())]
+    alike = difflib.get_close_matches(key, [one.name for one in fields(Config)])
+    found = dict.fromkeys([*alike, *groups])
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
