@@ -62,7 +62,11 @@ def task(cfg: DictConfig) -> None:
         return
     jobs_are_processes = "submitit" in launcher_of(hydra_cfg)
     if hydra_cfg.hydra.mode == RunMode.MULTIRUN and not jobs_are_processes:
-        sweep.run_job(cfg, folder, overrides, hydra_cfg)
+        try:
+            sweep.run_job(cfg, folder, overrides, hydra_cfg)
+        except BaseException:
+            unmake(folder)
+            raise
         return
     if cfg.experiment and hydra_cfg.hydra.mode == RunMode.RUN:
         print(f"runner: one job of the experiment {cfg.experiment}; with -m all of its sweep", file=sys.stderr)

@@ -279,6 +279,8 @@ def report() -> None:
     for job in _current.jobs.values():
         if job.status == "waiting":  # another launcher's, or never started
             from_folder(job)
+        elif job.status == "running":  # a second SIGINT waits for nobody
+            job.note = "stopping"
     Console().print(final_table(list(_current.jobs.values())))
     _current = None
 

@@ -145,7 +145,7 @@ def figure(frame: pd.DataFrame, names: tuple[str, str]) -> Any:
     profiles(fig.add_subplot(grid[:, 1]), loss)
     apart, height = fig.add_subplot(grid[0, 2]), fig.add_subplot(grid[1, 2])
     apart.plot(steps(loss.index), frame.groupby("step")["distance"].first(), "k")
-    apart.set(title="distance $|w_B - w_A|$", ylim=(0, None))
+    apart.set(title="distance $|w_B - w_A|$", ylim=(0, 1.1 * frame["distance"].max() or 1))
     heights(height, loss, steps)
     for axis in (apart, height):
         axis.set_xticks(steps(steps.marks), map(str, steps.marks))

@@ -128,6 +128,7 @@ def test_a_signal_to_the_sweep_stops_its_jobs_in_good_order(tmp_path: Path, numb
     process.communicate(timeout=60)
     assert process.returncode == 128 + number
     found = statuses(tmp_path)
+    assert {one.name for one in (tmp_path / "outputs/s").iterdir() if one.is_dir()} == set(found), "an empty folder"
     assert [(one["status"], one["reason"]) for one in found.values()] == [("interrupted", number.name)] * 2
     for name, frame in rows(tmp_path).items():
         assert frame["step"].tolist() == list(range(found[name]["step"]))
