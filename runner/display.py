@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a live line at a terminal, plain lines at intervals anywhere else."""
 
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ class Display:
         self.live = self.console.is_terminal
         self._interval = LIVE_SECONDS if self.live else PLAIN_SECONDS
         self._began = self._shown = time.monotonic()
-        self._latest: dict[str, Tensor | float | int | str] = {}
+        self._latest: dict[str, Any] = {}
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -96,8 +97,10 @@ class Reporter:
         self._send({"step": step, "rate": rate, "values": values})
 
 
-def middle(cell: Tensor | float | int | str) -> Tensor | float | int | str:
-    """The median of networks side by side."""
+def middle(cell: Cell) -> Any:
+    """The number; of networks side by side the median of those that have one."""
+    if isinstance(cell, list):
+        return statistics.median([float(one) for one in cell if one is not None])  # type: ignore[arg-type]
     return cell.median() if isinstance(cell, Tensor) and cell.numel() > 1 else cell
 
 

@@ -63,7 +63,7 @@ class Epoch:
         if self.samples:
             self.loss, self.wrong = self.loss[list(rows)], self.wrong[list(rows)]
 
-    def cells(self, test: Cells, rows: Sequence[int] | None = None) -> dict[str, Cell | list[Cell]]:
+    def cells(self, test: Cells, rows: Sequence[int] | None = None) -> dict[str, Cell]:
         """The epoch's cells of each network, or of these; the means over no steps stay empty."""
         loss, wrong = ((total / self.samples).tolist() for total in (self.loss, self.wrong))
         found: dict[str, list[Cell]] = {"train_loss": loss, "train_error": wrong}
@@ -84,5 +84,7 @@ class Epoch:
 
 def _numbers(cell: Cell) -> np.ndarray:
     """One for each network, in float64."""
+    if isinstance(cell, list):
+        return np.array([np.nan if one is None else float(one) for one in cell], np.float64)  # type: ignore[arg-type]
     found = cell.detach().cpu().numpy() if isinstance(cell, Tensor) else np.array(cell)
     return found.astype(np.float64).reshape(-1)

@@ -152,6 +152,8 @@ def _step(cells: Cells) -> int:
 
 def _number(cell: Cell, place: int) -> float | None:
     """The number of one of the networks; None where there is none."""
+    if isinstance(cell, list):
+        cell = cell[place]
     if isinstance(cell, torch.Tensor):
         return float(cell[place] if cell.dim() else cell)
     return float(cell) if isinstance(cell, numbers.Real) else None

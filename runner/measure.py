@@ -50,7 +50,7 @@ class Measurement:
         found = joined([dict(probe.measure_all(look, with_gg=self.run.mixed)) for look in looks])
         count = 0 if self._stack is None else len(self._indices())
         for column, value in found.items():  # a number that is not one for each network would be taken for all of them
-            if count and value is not None and torch.as_tensor(value).numel() != count:
+            if count and value is not None and not isinstance(value, list) and torch.as_tensor(value).numel() != count:
                 raise ValueError(f"probe {name}: {column} should be one number for each of {count} networks")
         return {f"{name}_{column}": value for column, value in found.items()}
 

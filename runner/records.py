@@ -15,8 +15,9 @@ from runner.writing import append, explained, whole
 
 _CHUNK = 2**20
 
-Cell = torch.Tensor | float | int | str | None
-Cells = dict[str, Cell]  # by column; of networks side by side a tensor (R,) has one number each
+# Of networks side by side a tensor (R,) has one number each, a list one or None.
+Cell = torch.Tensor | float | int | str | None | list["Cell"]
+Cells = dict[str, Cell]  # by column
 
 
 def text(cell: Cell) -> str:
@@ -29,7 +30,7 @@ def text(cell: Cell) -> str:
     return repr(cell) if isinstance(cell, float) else str(cell)
 
 
-def texts(cell: Cell | list[Cell], count: int) -> list[str]:
+def texts(cell: Cell, count: int) -> list[str]:
     """The cell of each of `count` rows: a list or a tensor (count,) has one for each, all else is the same for all."""
     if isinstance(cell, list):
         return [text(one) for one in cell]
@@ -38,7 +39,7 @@ def texts(cell: Cell | list[Cell], count: int) -> list[str]:
     return [text(cell)] * count
 
 
-def rows_in(cells: Mapping[str, Cell | list[Cell]]) -> int:
+def rows_in(cells: Mapping[str, Cell]) -> int:
     """How many networks the cells are of."""
     stacks = (c for c in cells.values() if isinstance(c, list) or (isinstance(c, torch.Tensor) and c.dim()))
     return next((len(stack) for stack in stacks), 1)
@@ -48,8 +49,13 @@ def pick(cells: Cells, rows: Sequence[int] | None) -> Cells:
     """The cells of these networks only."""
     if rows is None:
         return cells
-    index = list(rows)
-    return {k: v[index] if isinstance(v, torch.Tensor) and v.dim() else v for k, v in cells.items()}
+    return {k: _picked(v, list(rows)) for k, v in cells.items()}
+
+
+def _picked(cell: Cell, rows: list[int]) -> Cell:
+    if isinstance(cell, list):
+        return [cell[row] for row in rows]
+    return cell[rows] if isinstance(cell, torch.Tensor) and cell.dim() else cell
 
 
 def spread(cells: Cells, rows: Sequence[int], count: int) -> Cells:
@@ -69,13 +75,23 @@ def joined(parts: Sequence[Mapping[str, Cell]]) -> Cells:
     if len(parts) == 1:
         return dict(parts[0])
     columns = {name: [part[name] for part in parts] for name in parts[0]} if parts else {}
-    return {name: _one(found) for name, found in columns.items()}
+    counts = [rows_in(part) for part in parts]
+    return {name: _one(found, counts) for name, found in columns.items()}
 
 
-def _one(cells: Sequence[Cell]) -> Cell:
-    if any(cell is None for cell in cells):
+def _one(cells: Sequence[Cell], counts: Sequence[int]) -> Cell:
+    if all(cell is None for cell in cells):
         return None
-    return torch.cat([torch.as_tensor(cell).reshape(-1) for cell in cells])
+    if not any(cell is None or isinstance(cell, list) for cell in cells):
+        return torch.cat([torch.as_tensor(cell).reshape(-1) for cell in cells])
+    return [one for cell, count in zip(cells, counts, strict=True) for one in _each(cell, count)]
+
+
+def _each(cell: Cell, count: int) -> list[Cell]:
+    """The cells of `count` networks side by side."""
+    if cell is None:
+        return [None] * count
+    return cell if isinstance(cell, list) else list(torch.as_tensor(cell).reshape(-1))
 
 
 class Mark(NamedTuple):
@@ -128,7 +144,7 @@ class Table:
             finally:
                 os.close(descriptor)
 
-    def add(self, cells: Mapping[str, Cell | list[Cell]]) -> None:
+    def add(self, cells: Mapping[str, Cell]) -> None:
         """A row, or one for each network side by side."""
         if odd := cells.keys() - set(self.columns):
             raise KeyError(f"{self.path.name} has no column {sorted(odd)}; it has {self.columns}")

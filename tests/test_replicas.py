@@ -10,6 +10,7 @@ import torch
 
 import runner
 from runner.errors import BadInput
+from runner.networks import Networks
 
 MLP = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "device=cpu", "precision=fp64"]
 CONV = [
@@ -77,6 +78,21 @@ def test_parts_of_the_stack_measure_as_the_whole(tmp_path: Path, monkeypatch: py
     pd.testing.assert_frame_equal(
         parts.sort_values(by, ignore_index=True), whole.sort_values(by, ignore_index=True), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("at_once", [5, 2])
+def test_one_without_a_value_leaves_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Of dead ReLU networks there is no ratio of signals, and no curvature along a gradient that is zero."""
+    monkeypatch.setattr(Networks, "choose_at_once", lambda self, *_: setattr(self, "at_once", at_once))
+    deep = ["arch.depth=20", "arch.base_width=3", "dataset.dim=3", "dataset.size=8", "device=cpu", "precision=fp64"]
+    setting = [*deep, "steps=1", "probe=[layer_norms,output_curvature]"]
+    frame = check_against_single_runs(tmp_path, setting, replicas=5, seed=1)
+    living = frame["layer_norms_dead"] == 0
+    assert 0 < living.sum() < len(frame)
+    for column in ("layer_norms_signal_log_ratio", "output_curvature_Q_over_s"):
+        assert frame[column].notna().equals(living)
 
 
 def test_those_that_diverge_are_marked_and_the_others_go_on(tmp_path: Path) -> None:

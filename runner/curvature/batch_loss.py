@@ -13,6 +13,7 @@ from runner.curvature.functional import NotAFunction
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.side_by_side import side_by_side
 from runner.curvature.taylor import expand, split_terms
+from runner.curvature.twice import TwiceDifferentiable
 from runner.curvature.vectors import Vector
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -91,7 +92,7 @@ class BatchLoss:
 
         own = {**weights, **self.frozen}
         versions = {name: entry._version for name, entry in own.items()}
-        with self._as_it_stands(), functional.refuse_recomputation():
+        with self._as_it_stands(), functional.refuse_recomputation(), TwiceDifferentiable():
             found = self.each(network, 0, self._data)({**own, **self.buffers()}, inputs)
         if written := [name for name, entry in own.items() if entry._version != versions[name]]:
             words = f"the network should not write to its parameters in a forward pass, found {written}"

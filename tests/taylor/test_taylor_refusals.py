@@ -68,6 +68,7 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     "backward": (lambda x: x.sum().backward(), "backward"),
     "unknown arguments": (lambda x: torch.add(x, x, out=torch.empty(3, 3).double()), "arguments"),
     "scatter reduce": (lambda x: x.scatter(0, torch.zeros(1, 3, dtype=torch.long), x[:1], reduce="add"), "scatter"),
+    "calls itself": (lambda x: torch.meshgrid(x[0], x[1], indexing="ij"), "meshgrid"),
     "into the parameter": (lambda x: x, ""),
 }
 

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from taylor_oracle import Op, assert_expansion
+from taylor_oracle import Op, Straight, assert_expansion
+
+from runner.curvature.taylor.tensor import Taylor
 
 POINTWISE: dict[str, Any] = {
     "exp": torch.exp,
@@ -309,17 +311,46 @@ PRODUCTS: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def whole_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every coefficient has the shape of the value: a smaller one would be right until something sums over it."""
+    original = Taylor.__init__
+
+    def checked(self: Taylor, c: Any) -> None:
+        original(self, c)
+        assert all(k is None or k.shape == c[0].shape for k in c), [None if k is None else tuple(k.shape) for k in c]
+
+    monkeypatch.setattr(Taylor, "__init__", checked)
+
+
+KINDS = pytest.mark.parametrize("kind", [Op, Straight])
+
+
+@KINDS
 @pytest.mark.parametrize("name", POINTWISE)
-def test_pointwise(name: str) -> None:
-    assert_expansion(Op(POINTWISE[name], [(6, 4)]))
+def test_pointwise(name: str, kind: type[Op]) -> None:
+    assert_expansion(kind(POINTWISE[name], [(6, 4)]))
 
 
+@KINDS
 @pytest.mark.parametrize("name", SHAPING)
-def test_of_one_tensor(name: str) -> None:
-    assert_expansion(Op(SHAPING[name], [(2, 3, 4)], seed=4))
+def test_of_one_tensor(name: str, kind: type[Op]) -> None:
+    assert_expansion(kind(SHAPING[name], [(2, 3, 4)], seed=4))
 
 
+@KINDS
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_of_several_tensors(name: str) -> None:
+def test_of_several_tensors(name: str, kind: type[Op]) -> None:
     function, shapes = PRODUCTS[name]
-    assert_expansion(Op(function, shapes))
+    assert_expansion(kind(function, shapes))
+
+
+def test_a_choice_between_something_small_that_moves_and_something_large_that_does_not() -> None:
+    """A constant that is larger than the condition and the scalar, and a sum over the choice."""
+    later = torch.arange(5)[:, None] > 2
+    assert_expansion(Op(lambda x: torch.where(later, torch.ones(5, 3).double(), x).sum(1), [()]))
+
+
+@pytest.mark.parametrize("after", [lambda y: y.sum(1), lambda y: y.cumsum(1), lambda y: y @ torch.ones(4, 2).double()])
+def test_log_softmax_of_what_moves_along_a_line(after: Any) -> None:
+    assert_expansion(Straight(lambda x: after(x.log_softmax(1)), [(3, 4)]))

@@ -122,14 +122,15 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     a, b = series(input), series(other)
     y0 = torch.where(value(condition), a[0], b[0])
     pairs = zip(a[1:], b[1:], strict=True)
-    return tensor(y0, *(_chosen(value(condition), p, q, y0.dtype) for p, q in pairs))
+    return tensor(y0, *(_chosen(value(condition), p, q, y0) for p, q in pairs))
 
 
-def _chosen(condition: Tensor, p: Tensor | None, q: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _chosen(condition: Tensor, p: Tensor | None, q: Tensor | None, like: Tensor) -> Tensor | None:
+    """`like`: the value, which may be larger than the condition and what moves."""
     if p is None and q is None:
         return None
-    zero = torch.zeros((), dtype=dtype, device=condition.device)
-    return torch.where(condition, zero if p is None else p, zero if q is None else q).to(dtype)
+    zero = torch.zeros((), dtype=like.dtype, device=condition.device)
+    return torch.where(condition, zero if p is None else p, zero if q is None else q).to(like.dtype).expand(like.shape)
 
 
 @rule("masked_fill")

@@ -70,7 +70,7 @@ def _log_terms(p0: Tensor, x1: Tensor | None, x2: Tensor | None, dim: Any) -> tu
     m2 = None if x2 is None else (p0 * x2).sum(dim, keepdim=True)
     if u is not None:
         m2 = add(m2, 0.5 * (p0 * u * u).sum(dim, keepdim=True))
-    return u, None if m2 is None else (-m2 if x2 is None else x2 - m2), m1, m2
+    return u, None if m2 is None else (-m2.expand_as(p0) if x2 is None else x2 - m2), m1, m2
 
 
 @kernel

@@ -76,6 +76,8 @@ class Taylor(Tensor):
                     name_of(func), f"its Taylor rule does not know these arguments ({misfit})"
                 ) from None
             raise error
+        except RecursionError:  # a function of torch's in Python that hands itself over again and again
+            raise UnsupportedOperation(name_of(func)) from None
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
