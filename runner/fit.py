@@ -9,6 +9,7 @@ from torch import Tensor
 from runner import closure
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
+from runner.curvature.exact import asymmetry
 from runner.curvature.functional import NotAFunction, with_buffers
 from runner.curvature.vectors import Vector, norm
 from runner.dataset.batches import Batches
@@ -17,6 +18,7 @@ from runner.experiment import Experiment
 from runner.probe.base import Probe
 
 CHECKED_SAMPLES = 4
+ASYMMETRY = 1e-10  # of a Hessian in fp64; rounding is 1e-17
 
 
 def check(run: Experiment, labels: Tensor) -> None:
@@ -121,12 +123,12 @@ def check_side_by_side(run: Experiment) -> None:
     run.networks.choose_at_once(loss, len(batch))
 
 
-def few_samples(run: Experiment) -> BatchLoss:
+def few_samples(run: Experiment, dtype: torch.dtype | None = None) -> BatchLoss:
     """The loss, in training mode, of as many samples as the smallest batch of an epoch has, four at most; of the first
-    network, if there are several."""
+    network, if there are several. `dtype`: other than the run's."""
     smallest = min(len(run.batches(step)) for step in (0, run.batches.steps_per_epoch - 1))
     few = run.batches(0).first(min(smallest, CHECKED_SAMPLES))
-    return run.batch_loss(few, 0, run.dtype, run.networks.first)
+    return run.batch_loss(few, 0, dtype or run.dtype, run.networks.first)
 
 
 def check_schedule(run: Experiment) -> None:
@@ -171,3 +173,19 @@ def prepare_probes(run: Experiment) -> None:
             probe.prepare(loss, largest if probe.streams else whole, planned)
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from error
+    if twice := [path for path, probe in probes.items() if probe.double_backward]:
+        check_second_derivatives(run, twice[0])
+
+
+def check_second_derivatives(run: Experiment, path: str) -> None:
+    """Is the Hessian that double backward gives symmetric? Some of torch's operations, and functions of a user's own,
+    take for constants in the second derivative what is none. `path`: of a probe that needs it."""
+    try:
+        off = asymmetry(few_samples(run, torch.float64))
+    except RuntimeError:  # not in fp64, or not twice: the measurement itself will say so
+        return
+    if off > ASYMMETRY:
+        raise BadInput(
+            f"{path}: the network's Hessian should be symmetric, found u'Hv and v'Hu that differ by {off:.1g} of "
+            "|u||Hv|: something in it cannot be differentiated twice by autograd; probe=split does without"
+        )

@@ -223,3 +223,39 @@ def test_parameters_without_a_gradient_are_left_alone(tmp_path: Path, more: list
     for name, entry in alone["model"].items():
         other = found["model"][name]
         torch.testing.assert_close(other[0] if more == ["replicas=2"] else other, entry, rtol=1e-9, atol=1e-12)
+
+
+class Product(torch.autograd.Function):
+    """a b, whose backward pass takes b for a constant in the second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return grads[0] * b.detach(), grads[0] * a
+
+
+class Gated(nn.Module):
+    def __init__(self, input_shape: list[int], outputs: int, right: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.right = nn.Linear(input_shape[0], outputs), nn.Linear(input_shape[0], outputs), right
+
+    def forward(self, x: Tensor) -> Tensor:
+        product: Tensor = self.a(x) * self.b(x) if self.right else Product.apply(self.a(x), self.b(x))
+        return product
+
+
+@pytest.mark.parametrize("probe", ["hvp", "hessian", "spectrum", "trace"])
+def test_second_derivatives_that_autograd_gets_wrong_are_refused(tmp_path: Path, probe: str) -> None:
+    own = [*SMALL, f"arch._target_={__name__}.Gated", f"probe={probe}", f"hydra.run.dir={tmp_path / 'run'}"]
+    with pytest.raises(
+        BadInput, match=f"^probe.{probe}: the network's Hessian should be symmetric, found u'Hv and v'Hu"
+    ):
+        runner.run(own)
+    assert not (tmp_path / "run").exists()
+    runner.run([*own, "+arch.right=true"])
+    runner.run([*own, "probe=fd", f"hydra.run.dir={tmp_path / 'first'}"])  # first derivatives are right

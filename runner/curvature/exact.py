@@ -16,7 +16,7 @@ from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.forward import Split
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.streamed import Loss, additive
-from runner.curvature.vectors import Vector, dot
+from runner.curvature.vectors import Vector, dot, norm
 
 Product = Callable[[Vector], Vector]
 
@@ -43,6 +43,16 @@ def hessian_map(loss: BatchLoss) -> Product:
             return gradient(dot(g, v), leaves, retain_graph=True)
 
     return product
+
+
+def asymmetry(loss: BatchLoss) -> float:
+    """|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random directions: 0 to rounding, since H is symmetric. It is not
+    where a backward pass of the network takes something for a constant that moves."""
+    product, generator = hessian_map(loss), torch.Generator().manual_seed(0)
+    u, v = ({n: torch.randn(w.shape, generator=generator).to(w) for n, w in loss.weights.items()} for _ in range(2))
+    hu, hv = product(u), product(v)
+    size = norm(u) * norm(hv) + norm(v) * norm(hu)
+    return float((dot(u, hv) - dot(v, hu)).abs() / size) if size > 0 else 0.0
 
 
 def gauss_newton_map(loss: BatchLoss) -> Product:

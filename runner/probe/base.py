@@ -56,6 +56,7 @@ class Probe(ABC):
 
     names: ClassVar[tuple[str, ...]]
     streams: ClassVar[bool] = True  # whether it can measure a loss that is held in parts; else every rank has it whole
+    double_backward: ClassVar[bool] = False  # whether it has autograd differentiate the loss twice
     side_by_side: ClassVar[bool] = False  # whether it takes stacked networks, numbers (R,); else one after the other
 
     every: int | None = None

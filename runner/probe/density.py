@@ -28,6 +28,7 @@ class Density(Probe):
     steps: Lanczos steps, and so nodes, for each vector: at most n, and fewer where its Krylov space ends early.
     """
 
+    double_backward = True
     names = ("mean", "mean_se", "second", "second_se", "negative_low", "negative_high", "negative_se", "products")
 
     matrix: Matrix = "H"

@@ -29,6 +29,7 @@ class Hessian(Probe):
     memory_gib: refuse networks whose matrices and their decomposition need more.
     """
 
+    double_backward = True
     names = ("positive", "zero", "negative", "tolerance", "largest", "smallest")
 
     matrices: Sequence[Literal["H", "G", "H_r"]] = MATRICES

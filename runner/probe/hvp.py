@@ -12,6 +12,7 @@ class HessianVectorProduct(Probe):
 
     names = ("gHg", "Hg_norm", "Hg_cosine")
     side_by_side = True
+    double_backward = True
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         result = hessian_product(point.loss, point.g)

@@ -27,6 +27,7 @@ class LanczosProbe(Probe):
     there are weights. What has not converged by then shows in the residuals.
     """
 
+    double_backward = True
     both_ends: ClassVar[bool]
 
     matrix: Matrix = "H"

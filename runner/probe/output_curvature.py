@@ -44,6 +44,10 @@ class OutputCurvature(Probe):
         if self.cross < 0 or self.cross == 1:
             raise BadInput(f"cross should be 0 or at least 2 (its terms are between samples), found {self.cross}")
 
+    @property
+    def double_backward(self) -> bool:  # type: ignore[override]
+        return self.cross > 0
+
     def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:
         if mixes_samples(loss):
             raise BadInput(

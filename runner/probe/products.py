@@ -12,6 +12,7 @@ class Products(Probe):
     H_r (Convex Behavior, abstract) where |H_r g| is small beside |G g|."""
 
     names = tuple(f"{name}_{matrix}" for matrix in MATRICES for name in ("norm", "cos"))
+    double_backward = True
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:
         cells: dict[str, Tensor | None] = {}

@@ -44,6 +44,10 @@ class Split(Probe):
                 f"chunk should be auto, null, or at least 1 with method=taylor, found {self.chunk} with {self.method}"
             )
 
+    @property
+    def double_backward(self) -> bool:  # type: ignore[override]
+        return self.method == "double_backward"
+
     def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:
         auto = self.compile == "auto" and self.method == "taylor"
         self.at_a_time = None if self.chunk == "auto" else self.chunk

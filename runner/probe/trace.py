@@ -24,6 +24,8 @@ class Trace(Probe):
     that, both are exact and their errors 0.
     """
 
+    double_backward = True
+
     matrix: Matrix | Sequence[Matrix] = MATRICES
     products: int = 60
 

@@ -145,7 +145,7 @@ def test_bad_input(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "no .hydra/config.yaml" in refused("probe", tmp_path, "probe=split")
     assert "name the probes by probe=[…]" in refused("probe", run, "probe.split.per=layer")
     assert "found width=3" in refused("probe", run, "probe=split", "width=3")
-    assert "probe/nothing" in refused("probe", run, "probe=nothing")
+    assert "probe should be one of alignment, density, " in refused("probe", run, "probe=nothing")
     assert "unknown key probe.split.x" in refused("probe", run, "probe=split", "probe.split.x=1")
     assert "should be one of 0, 5, 10, 12" in refused("probe", run, "probe=split", "--steps", 5, 6)
     assert "found tpu" in refused("probe", run, "probe=split", "--device", "tpu", "--out", tmp_path / "out")
