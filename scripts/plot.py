@@ -25,7 +25,17 @@ import matplotlib.pyplot as plt
 
 SETTINGS = 20  # more colours than that nobody tells apart
 CURVATURES = ("gHg", "gGg", "gHrg")  # drawn unless told otherwise
-FORMULAS = {"gHg": "$g'Hg$", "gGg": "$g'Gg$", "gHrg": "$g'H_r g$", "train_loss": "training loss"}
+FORMULAS = {
+    "gHg": "$g'Hg$",
+    "gGg": "$g'Gg$",
+    "gHrg": "$g'H_r g$",
+    "grad_norm": "$|g|$",
+    "lr": r"rate $\mu$",
+    "train_loss": "training loss",
+    "train_error": "training error",
+    "test_loss": "test loss",
+    "test_error": "test error",
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -53,8 +63,10 @@ def label(column: str, over_gg: bool) -> str:
     probe, _, quantity = column.partition("_")
     if column in FORMULAS or not quantity:
         return FORMULAS.get(column, column)
+    quantity, _, mu = quantity.partition("_mu")
     divided = " / $g'g$" if over_gg and along_g(column) else ""
-    return f"{FORMULAS.get(quantity, quantity)}{divided} ({probe})"
+    step = rf", $\mu$ = {mu}" if mu else ""
+    return f"{FORMULAS.get(quantity, quantity)}{divided} ({probe}{step})"
 
 
 def spread(frame: pd.DataFrame, x: str, column: str) -> pd.DataFrame:

@@ -53,7 +53,11 @@ def test_only_what_is_quadratic_in_g_is_divided_by_gg(sweep: Path, script: dict[
     columns = ["train_error", "split_gHg", "fd_gHg_mu1e-3"]
     figure = script["figure"](load(sweep), columns, "step", over_gg=True)
     first = {axis.get_title(): float(axis.lines[0].get_ydata()[0]) for axis in figure.axes}
-    assert first == {"error (train)": 0.5, "$g'Hg$ / $g'g$ (split)": 0.5, "gHg_mu1e-3 / $g'g$ (fd)": 1.0}
+    assert first == {
+        "training error": 0.5,
+        "$g'Hg$ / $g'g$ (split)": 0.5,
+        "$g'Hg$ / $g'g$ (fd, $\\mu$ = 1e-3)": 1.0,
+    }
     assert [axis.get_yscale() for axis in figure.axes] == ["linear", "symlog", "symlog"]
     plt.close(figure)
 
