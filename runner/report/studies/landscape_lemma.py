@@ -104,7 +104,7 @@ STUDY = Study(
         ),
     ),
     plots=(
-        Plot("loss", "Left: dotted is what counts as fitted, on the lower edge are losses of 0. Right: the d-th largest "
-             "|eigenvalue| and the next, of every minimum.", losses),
+        Plot("loss", "Left: dotted is what counts as fitted, on the lower edge are losses of 0. Right: the d-th "
+             "largest |eigenvalue| and the next, of every minimum.", losses),
     ),
 )  # fmt: skip
