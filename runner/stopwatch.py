@@ -52,6 +52,7 @@ class Costs:
         self.schedule, self.informed = Stopwatch(device), 0
 
     def spent(self) -> Spent:
+        """So far, of this session."""
         found = {TRAINING: (self.training.seconds(), self.steps)}
         found |= {name: (watch.seconds(), self.measurements[name]) for name, watch in self.probes.items()}
         return found | ({"schedule": (self.schedule.seconds(), self.informed)} if self.informed else {})

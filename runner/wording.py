@@ -10,6 +10,17 @@ from hydra.errors import HydraException
 from runner.config import CONF_DIR, Config
 
 KINDS = {"Float": "a number", "Integer": "an integer", "bool": "true or false"}
+# What they say, and what is said instead.
+SENTENCES = {
+    r"Missing mandatory value: (\S+)": r"\1 should be given, found nothing: \1=…",
+    r"Ambiguous value for argument '([^=]+)=(.*)'": (
+        r"\1 should have one value, found \2; -m sweeps over several, \1=[\2] is one list"
+    ),
+    r"Error parsing override '(.*)'\s+missing EQUAL": r"what is given should read key=value, found '\1'",
+    r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'": (
+        r"hydra/launcher: \1 comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"
+    ),
+}
 
 
 def message(error: BaseException) -> str:
@@ -17,8 +28,8 @@ def message(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, HydraException) else None
     text = f"{error}\n{cause or ''}".split("Config search path")[0]
     text = re.sub(r"\w+ raised while resolving interpolation: ", "", text)
-    for known in (_unknown_key, _missing_value, _several_values, _no_override, _odd_value, _launcher, _choice):
-        if sentence := known(text):
+    for said in (_unknown_key, _known, _odd_value, _choice):
+        if sentence := said(text):
             return sentence
     lines = [line.strip() for line in text.splitlines()]
     wanted = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type="))]
@@ -39,22 +50,9 @@ def _unknown_key(text: str) -> str:
     return unknown(found[2])
 
 
-def _missing_value(text: str) -> str:
-    found = re.search(r"Missing mandatory value: (\S+)", text)
-    return f"{found[1]} should be given, found nothing: {found[1]}=…" if found else ""
-
-
-def _several_values(text: str) -> str:
-    found = re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text)
-    if not found:
-        return ""
-    key, values = found.groups()
-    return f"{key} should have one value, found {values}; -m sweeps over several, {key}=[{values}] is one list"
-
-
-def _no_override(text: str) -> str:
-    found = re.search(r"Error parsing override '(.*)'\s+missing EQUAL", text)
-    return f"what is given should read key=value, found {found[1]!r}" if found else ""
+def _known(text: str) -> str:
+    found = (re.search(pattern, text) for pattern in SENTENCES)
+    return next((one.expand(said) for one, said in zip(found, SENTENCES.values(), strict=True) if one), "")
 
 
 def _odd_value(text: str) -> str:
@@ -68,13 +66,6 @@ def _odd_value(text: str) -> str:
     if "is not a ListConfig" in text:
         return f"{key} should be a list, found {value}: {key}=[{value}]"
     return ""
-
-
-def _launcher(text: str) -> str:
-    found = re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'", text)
-    if not found:
-        return ""
-    return f"hydra/launcher: {found[1]} comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"
 
 
 def _choice(text: str) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from runner.analysis import load
 from runner.errors import BadInput
+from runner.report.drawing import linear_part
 from runner.script import sentences
 from runner.writing import explained
 
@@ -121,12 +122,9 @@ def over(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def symlog(axis: Any, values: pd.DataFrame) -> None:
-    """Linear around zero, up to where a tenth of the |values| lie, and logarithmic beyond, over eight decades at most:
-    curvatures fall by many of them as training converges, and their sign should be seen to the end."""
-    sizes = values.abs().to_numpy().ravel()
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if len(sizes):
-        threshold = max(float(np.quantile(sizes, 0.1)), 1e-8 * float(sizes.max()))
+    """Logarithmic over eight decades at most: curvatures fall by many of them as training converges, and their sign
+    should be seen to the end."""
+    if (threshold := linear_part(values, least=1e-8)) is not None:
         axis.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(threshold)))
         axis.yaxis.get_major_locator().set_params(numticks=9)
 

@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from runner import checkpoint, writing
+from runner.display import middle
 from runner.epochs import statistics
 from runner.errors import BadInput, CannotWrite
-from runner.records import Mark, Table, text, write_file
+from runner.logger import _number
+from runner.records import Mark, Table, joined, pick, text, texts, write_file
 
 
 def test_cells_give_the_number_back_in_its_own_precision() -> None:
@@ -28,6 +30,24 @@ def test_cells_give_the_number_back_in_its_own_precision() -> None:
     assert text(torch.tensor(-float("inf"))) == "-inf"
     assert text(3) == "3"
     assert text(0.1) == "0.1"
+
+
+def test_one_network_without_a_number_leaves_the_others_theirs() -> None:
+    one, two = torch.tensor(1.0), torch.tensor([2.0, 3.0])
+    parts = [{"a": one, "b": None, "c": None, "d": [one]}, {"a": two, "b": two, "c": None, "d": [None, one]}]
+    cells = joined(parts)
+    assert texts(cells["a"], 3) == ["1.0", "2.0", "3.0"]
+    assert texts(cells["b"], 3) == ["", "2.0", "3.0"]
+    assert texts(cells["c"], 3) == ["", "", ""]
+    assert texts(cells["d"], 3) == ["1.0", "", "1.0"]
+    assert [texts(cell, 2) for cell in pick(cells, [0, 2]).values()] == [
+        ["1.0", "3.0"],
+        ["", "3.0"],
+        ["", ""],
+        ["1.0"] * 2,
+    ]
+    assert middle(cells["b"]) == 2.5
+    assert [_number(cells["b"], place) for place in (0, 1)] == [None, 2.0]
 
 
 def test_pandas_tells_not_measured_from_not_finite(tmp_path: Path) -> None:

@@ -45,14 +45,19 @@ def curves(
     axis.set_xlabel(FORMULAS.get(x, x))
 
 
-def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9) -> None:
-    """An axis that is linear around zero and logarithmic beyond: the linear part holds the smallest tenth of |values|,
-    at least a thousandth of the largest."""
+def linear_part(values: Any, share: float = 0.9, least: float = 1e-3) -> float | None:
+    """Up to where a symmetric-log axis is linear: beyond lies this `share` of the |values|, and no more decades than
+    from `least` to 1, the largest being 1. None where all are zero."""
     sizes = np.abs(np.asarray(values, float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if not len(sizes):
+    return max(float(np.quantile(sizes, 1 - share)), least * float(sizes.max())) if len(sizes) else None
+
+
+def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9) -> None:
+    """An axis that is linear around zero and logarithmic beyond."""
+    threshold = linear_part(values, share)
+    if threshold is None:
         return
-    threshold = max(np.quantile(sizes, 1 - share), sizes.max() * 1e-3)
     getattr(axis, f"set_{which}scale")("symlog", linthresh=threshold)
     line = axis.axhline if which == "y" else axis.axvline
     line(0, color=ink(), lw=0.6)

@@ -32,6 +32,10 @@ NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "batch": lambda x, b: F.batch_norm(x, None, None, None, b, training=True),
     "instance": lambda x, b: F.instance_norm(x[:, :, None] * torch.arange(1.0, 4), None, None, None, b).sum(2),
     "torch's layer": lambda x, b: torch.layer_norm(x, (4,), None, b),
+    "torch's batch": lambda x, b: torch.batch_norm(x, None, b, None, None, True, 0.1, 1e-5, False),
+    "torch's instance": lambda x, b: torch.instance_norm(
+        x[:, :, None] * torch.arange(1.0, 4), None, b, None, None, True, 0.1, 1e-5, False
+    ).sum(2),
 }
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "weight norm": lambda: nn.Sequential(
