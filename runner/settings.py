@@ -7,16 +7,17 @@ from contextlib import ExitStack, contextmanager
 import torch
 from omegaconf import DictConfig
 
+from runner.allocator import kept_memory
 from runner.curvature.precision import full_precision
 from runner.updating import unmarked
 
 
 @contextmanager
 def settings(cfg: DictConfig) -> Iterator[None]:
-    """The process-wide settings of a run, put back afterwards: exact fp32 products, determinism, threads, and none of
-    the contexts that a notebook may be in."""
+    """The process-wide settings of a run, put back afterwards: exact fp32 products, determinism, threads, freed memory
+    kept, and none of the contexts that a notebook may be in."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with ExitStack() as contexts:
+    with kept_memory(), ExitStack() as contexts:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 contexts.enter_context(torch.autocast(kind, enabled=False))

@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from runner.allocator import kept_memory
 from runner.build import build
 from runner.config import CONF_DIR
 from runner.experiment import Experiment
@@ -47,7 +48,8 @@ def loop(run: Experiment, steps: int) -> Iterator[Callable[..., Costs]]:
             costs = Costs(list(run.probes), run.device)
             run.steps = progress.step + steps - 1  # the last of the forward and backward passes is without an update
             hooks = Hooks(lambda step: None, lambda: "", lambda step, row: None, float("inf"))
-            train(run, progress, hooks, costs)
+            with kept_memory():  # as in a run
+                train(run, progress, hooks, costs)
             progress.flush()
             progress.step = run.steps
             return costs
