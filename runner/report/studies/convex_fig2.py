@@ -28,18 +28,23 @@ def starts_closer(runs: Runs) -> Finding:
 
 
 def along_training(runs: Runs) -> Figure:
-    """The paper's three panels, with the training loss."""
-    figure, axes = panels(4, columns=4, width=3.2, height=3.4)
+    """The paper's three panels, the training loss, and how many starts are where claim (a) says they seldom are."""
+    figure, axes = panels(5, columns=5, width=2.9, height=3.4)
     curves(axes[0], runs.metrics, "epoch", "train_loss")
     axes[0].set_yscale("log")
     axes[0].set_title(FORMULAS["train_loss"])
     legend(axes[0])
-    for axis in axes[2:]:
+    for axis in axes[2:4]:
         axis.sharey(axes[1])
-    for axis, part in zip(axes[1:], PARTS, strict=True):
+    for axis, part in zip(axes[1:4], PARTS, strict=True):
         curves(axis, runs.metrics, "epoch", f"split_{part}")
         symlog(axis, runs.metrics[[f"split_{one}" for one in PARTS]])
         axis.set_title(FORMULAS[part])
+    below = runs.metrics.assign(below=(runs.metrics["split_gHg"] < 0).astype(float))
+    shares = below.groupby(["width", "epoch"], as_index=False)["below"].mean()
+    curves(axes[4], shares, "epoch", "below")
+    axes[4].set_ylim(-0.02, 1.02)
+    axes[4].set_title("share of starts with $g^{\\top}Hg < 0$")
     return figure
 
 
@@ -84,7 +89,12 @@ STUDY = Study(
         ),
     ),
     plots=(
-        Plot("training", "Means over seeds with their range; symmetric-log axes.", along_training),
+        Plot(
+            "training",
+            "Means over seeds with their range; symmetric-log axes. On the right the share of all starts that claim "
+            "(a) is about.",
+            along_training,
+        ),
         Plot("starts", "Claim (c): one point a start, the bar is the mean.", starts),
     ),
 )
