@@ -125,7 +125,7 @@ def symlog(axis: Any, values: pd.DataFrame) -> None:
     """Logarithmic over eight decades at most: curvatures fall by many of them as training converges, and their sign
     should be seen to the end."""
     if (threshold := linear_part(values, least=1e-8)) is not None:
-        axis.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(threshold)))
+        axis.set_yscale("symlog", linthresh=threshold)
         axis.yaxis.get_major_locator().set_params(numticks=9)
 
 

@@ -46,11 +46,15 @@ def curves(
 
 
 def linear_part(values: Any, share: float = 0.9, least: float = 1e-3) -> float | None:
-    """Up to where a symmetric-log axis is linear: beyond lies this `share` of the |values|, and no more decades than
-    from `least` to 1, the largest being 1. None where all are zero."""
+    """Up to where a symmetric-log axis is linear, a power of ten, so that no tick lies close to that of zero: beyond
+    lies at least this `share` of the |values|, but for what is smaller than `least` of the largest. None where all are
+    zero."""
     sizes = np.abs(np.asarray(values, float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    return max(float(np.quantile(sizes, 1 - share)), least * float(sizes.max())) if len(sizes) else None
+    if not len(sizes):
+        return None
+    smallest = max(float(np.quantile(sizes, 1 - share)), least * float(sizes.max()))
+    return float(10 ** np.floor(np.log10(smallest)))
 
 
 def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9) -> None:
