@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from runner.report.statistics import Interval, Outcome, above, all_of, below, correlation, share, trend
+from runner.report.statistics import LEVEL, Interval, Outcome, above, all_of, below, correlation, share, trend
 from runner.report.study import Claim, Finding, Runs
 
 MOST = 0.5  # of the measured steps
@@ -56,7 +56,8 @@ def positive(rows: pd.DataFrame, curvature: Curvature) -> Finding:
 def most_steps(rows: pd.DataFrame, hits: pd.Series) -> tuple[Outcome, str]:
     """Whether `hits` are true at most of the steps of a run at every width, a mean over seeds; and their shares."""
     shares = hits.groupby([rows["width"], rows["seed"]]).mean()
-    found = {width: share(values) for width, values in shares.groupby("width")}
+    level = 1 - (1 - LEVEL) / max(rows["width"].nunique(), 1)  # at which all widths hold together (Bonferroni)
+    found = {width: share(values, level) for width, values in shares.groupby("width")}
     said = ", ".join(f"{one} at width {width:g}" for width, one in found.items())
     return all_of(above(one, MOST) for one in found.values()), said
 
@@ -139,8 +140,9 @@ def claims(curvature: Curvature, of: str = "") -> tuple[Claim, ...]:
         Claim(
             f"{of}positive",
             f"(a) The curvature along the gradient, here {curvature.text}, stays positive for most of training.",
-            f"The share of measured steps with g'Hg > 0, a mean over seeds, lies above {MOST:g} at every width. The "
-            "sign is the same for g'Hg, g'Hg / g'g and mu g'Hg / g'g.",
+            f"The share of measured steps with g'Hg > 0, a mean over seeds, lies above {MOST:g} at every width, "
+            "with intervals that hold together (Bonferroni). The sign is the same for g'Hg, g'Hg / g'g and "
+            "mu g'Hg / g'g.",
             lambda runs: positive(paper_setting(runs), curvature),
         ),
         *(_high_at_both_ends(curvature, form, of) for form in FORMS),

@@ -32,7 +32,7 @@ SELDOM_RULE = (
 FOLLOWS_RULE = (
     f"Spearman's rank correlation of their changes from one step to the next (of their values it would be high by "
     f"their common trend alone), a mean over seeds, lies above {CLOSE:g} in every setting, with intervals that hold "
-    "together (Bonferroni)."
+    "together (Bonferroni). It is of the whole run, and goes with its length: the parts differ early."
 )
 
 STARTS_RULE = (
@@ -53,9 +53,7 @@ def seldom_negative(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     """Claim (a)."""
     found = negative_share(metrics, by)
     outcomes = [below(one, SELDOM) for one in found.values()]
-    early = [f"{one.value:.2g}" for one in negative_share(metrics[metrics["step"] < EARLY], by).values()]
-    first = ", ".join(early) if len(early) <= MANY else f"{min(early, key=float)} to {max(early, key=float)}"
-    said = f"Share of steps with g'Hg < 0: {_said(found, label, outcomes)}; of the first {EARLY} steps: {first}."
+    said = f"Share of steps with g'Hg < 0: {_said(found, label, outcomes)}; {_early(metrics, by, negative_share)}."
     return Finding(all_of(outcomes), said)
 
 
@@ -63,8 +61,16 @@ def follows(metrics: pd.DataFrame, by: str, label: str) -> Finding:
     """Claim (b)."""
     found = alike(metrics, by)
     outcomes = [above(one, CLOSE) for one in found.values()]
-    said = _said(found, label, outcomes)
+    said = f"{_said(found, label, outcomes)}; {_early(metrics, by, alike)}"
     return Finding(all_of(outcomes), f"Rank correlation of changes of g'Hg and of g'Gg: {said}.")
+
+
+def _early(metrics: pd.DataFrame, by: str, find: Callable[[pd.DataFrame, str], dict[object, Interval]]) -> str:
+    """What the first steps say, since a share of a whole run goes with its length."""
+    values = [one.value for one in find(metrics[metrics["step"] < EARLY], by).values()]
+    shown = values if len(values) <= MANY else [min(values), max(values)]
+    between = ", " if len(values) <= MANY else " to "
+    return f"of the first {EARLY} steps: {between.join(f'{one:.2g}' for one in shown)}"
 
 
 def starts_closer(metrics: pd.DataFrame) -> Finding:

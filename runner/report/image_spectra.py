@@ -39,17 +39,19 @@ def bulk(runs: Runs) -> Finding:
 
 def edges(runs: Runs) -> Finding:
     """Of the number of large eigenvalues."""
-    found = trained(runs)
+    found, before = trained(runs), trained(runs, "first")
     slope = trend(found, "large", "n")
-    said = f"Number of eigenvalues with |λ| > λ₁/10: {spectra.listed(_means(found, 'large'))}; log-log slope {slope}."
-    return Finding(below(slope, 0.5), said)
+    said = f"Number of eigenvalues with |λ| > λ₁/10: {spectra.listed(_means(found, 'large'))}; log-log slope {slope}"
+    return Finding(below(slope, 0.5), f"{said}, before training {trend(before, 'large', 'n')}.")
 
 
 def overparametrised(runs: Runs) -> Finding:
     found = trained(runs)
     slope = trend(found, "near_zero", "n", log=False)
     said = f"Share of eigenvalues with |λ| ≤ λ₁/100: {spectra.listed(_means(found, 'near_zero'))}; change for each "
-    return Finding(above(slope), f"{said}doubling of n: {slope}.")
+    wider = found[found["n"] > found["n"].min()]
+    without = trend(wider, "near_zero", "n", log=False)
+    return Finding(above(slope), f"{said}doubling of n: {slope}, without the smallest network {without}.")
 
 
 def _means(found: pd.DataFrame, column: str) -> dict[str, Interval]:
@@ -193,10 +195,16 @@ PLOTS = (
 
 
 def remark(runs: Runs) -> str:
-    """How many networks did not learn."""
+    """How far the networks were trained, and how many did not learn."""
     found = spectra.summaries(runs, classes=CLASSES)
+    losses = found[found["outcome"] != "plateau"].groupby("width")["train_loss"].mean()
+    said = ", ".join(f"{loss:.2g} at {width:g} units" for width, loss in losses.items())
+    said = (
+        f"Mean training loss at the end: {said}. Networks of different widths are compared after the same number of "
+        "steps, not at the same loss: what is said of them after training is also of how far they have come."
+    )
     stayed = found[found["outcome"] == "plateau"].groupby("width").size()
     if not len(stayed):
-        return ""
-    said = ", ".join(f"{count} of width {width:g}" for width, count in stayed.items())
-    return f"Networks that stayed at the loss of guessing, and do not count: {said}."
+        return said
+    left = ", ".join(f"{count} of width {width:g}" for width, count in stayed.items())
+    return f"{said} Networks that stayed at the loss of guessing, and do not count: {left}."

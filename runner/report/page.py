@@ -10,7 +10,11 @@ from runner.report.study import Claim, Finding, Plot, Study
 
 SIGNS = {Outcome.HOLDS: ("✓", "holds"), Outcome.FAILS: ("✗", "fails"), Outcome.UNDECIDED: ("?", "open")}
 
-INTERVALS = "Intervals hold with 95 %, over independent starts, on one draw of the data unless a sweep draws several."
+INTERVALS = (
+    "Intervals hold with 95 %, over independent starts, on one draw of the data unless a sweep draws several. (n = 3) "
+    "in the place of one: so few values, or few that are equal, do not tell how they spread. Shares of three or more "
+    "runs that lie all at the same bound, 0 or 1, are taken as they are."
+)
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1c1e21; --soft: #5b6168; --line: #d9dce0; --card: #f6f7f9;

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from runner.report.statistics import Interval, all_of, below, mean
+from runner.report.statistics import LEVEL, Interval, all_of, below, mean
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, panels
 
@@ -97,17 +97,19 @@ def rival(found: pd.DataFrame, width: float) -> Rival:
     planned = best_of(found[(found["width"] == width) & found["arm"].isin(PLANNED)])
     name = str(planned.groupby("arm")["loss"].mean().idxmin())
     rows = planned[planned["arm"] == name]
-    return Rival(f"{name} from {rows['initial'].iloc[0]:g}", rows.set_index("seed")["loss"])
+    initial, tried = rows["initial"].iloc[0], found["initial"]
+    edge = {tried.min(): ", the least tried", tried.max(): ", the greatest tried"}.get(initial, "")
+    return Rival(f"{name} from {initial:g}{edge}", rows.set_index("seed")["loss"])
 
 
 def lower_loss(arm: str, runs: Runs) -> Finding:
     """By how many decades the driven rate's loss lies above its best rival's, a difference for each seed."""
     found = finals(at_cost(runs))
-    outcomes, said = [], []
+    outcomes, said, level = [], [], together(found)
     for width in sorted(found["width"].unique()):
         own = best_of(found[(found["width"] == width) & (found["arm"] == arm)])
         other = rival(found, width)
-        gap = paired(own.set_index("seed")["loss"], other.loss)
+        gap = paired(own.set_index("seed")["loss"], other.loss, level)
         outcomes.append(below(gap))
         said.append(f"{gap} against {other.name} at width {width:g}")
     return Finding(all_of(outcomes), f"log10 of the ratio of the losses: {'; '.join(said)}.")
@@ -117,17 +119,28 @@ def needs_no_rate(arm: str, runs: Runs) -> Finding:
     """What the worst initial rate gives up of the decades by which the best planned schedule lowers the loss."""
     rows = at_cost(runs)
     found, start = finals(rows), np.log10(rows[rows["step"] == 0].groupby(["width", "seed"])["train_loss"].first())
-    outcomes, said = [], []
+    outcomes, said, spreads, level = [], [], [], together(found)
     for width in sorted(found["width"].unique()):
         other = rival(found, width).loss
-        worst = found[found["width"] == width].groupby(["arm", "seed"])["loss"].max()
-        own, constant = (paired(worst[name], other, start[width] - other) for name in (arm, "constant"))
+        each = found[found["width"] == width].groupby(["arm", "seed"])["loss"]
+        worst, spread = each.max(), (each.max() - each.min()).groupby("arm").mean()
+        own, constant = (paired(worst[name], other, level, start[width] - other) for name in (arm, "constant"))
         outcomes.append(below(own, GIVEN_UP))
         said.append(f"{own} at width {width:g} (a constant rate: {constant})")
-    return Finding(all_of(outcomes), f"Share of the fall that the worst initial rate gives up: {'; '.join(said)}.")
+        spreads.append(f"{spread[arm]:.2g} decades at width {width:g} (a constant rate: {spread['constant']:.2g})")
+    text = (
+        f"Share of the fall that the worst initial rate gives up: {'; '.join(said)}. How far the schedule's own losses "
+        f"from the initial rates lie apart: {'; '.join(spreads)}."
+    )
+    return Finding(all_of(outcomes), text)
 
 
-def paired(own: pd.Series, other: pd.Series, unit: pd.Series | float = 1.0) -> Interval:
+def together(found: pd.DataFrame) -> float:
+    """The level at which the intervals of all widths hold together (Bonferroni)."""
+    return 1 - (1 - LEVEL) / found["width"].nunique()
+
+
+def paired(own: pd.Series, other: pd.Series, level: float, unit: pd.Series | float = 1.0) -> Interval:
     """The mean of own - other over the seeds of both, in a unit. A run that diverged is infinitely worse than one that
     did not; it tells nothing beside another that did, as nothing is told in a unit that is not positive."""
     pairs = pd.DataFrame({"own": own, "other": other, "unit": unit}).dropna(subset=["own", "other"])
@@ -138,7 +151,7 @@ def paired(own: pd.Series, other: pd.Series, unit: pd.Series | float = 1.0) -> I
     if infinite:
         (gap,) = infinite
         return Interval(gap, gap, gap, len(gaps))
-    return mean(gaps / pairs["unit"])
+    return mean(gaps / pairs["unit"], level)
 
 
 def paths(runs: Runs) -> Figure:
@@ -257,7 +270,8 @@ def _lower(arm: str, name: str, text: str) -> Claim:
     rule = (
         "Per width, each schedule at the best of the same initial rates (lowest mean log10 loss over seeds). The "
         "difference of log10 training loss to the best of constant, halving and cosine, paired over seeds, has a mean "
-        "below zero at every width; a run that diverged is infinitely worse."
+        "below zero at every width, with intervals that hold together (Bonferroni); a run that diverged is infinitely "
+        "worse."
     )
     return Claim(name, text, rule, partial(lower_loss, arm), of_diverged=True)
 
@@ -266,6 +280,7 @@ def _no_search(arm: str, name: str, text: str) -> Claim:
     rule = (
         "Per width and seed, the driven rate from the worst of its initial rates against the best planned schedule "
         "from its best: the difference of log10 training loss, as a share of the decades by which the latter has "
-        f"lowered the loss since the start, has a mean below {GIVEN_UP:g} at every width."
+        f"lowered the loss since the start, has a mean below {GIVEN_UP:g} at every width, with intervals that hold "
+        "together (Bonferroni). It does not hold too where the schedule loses from every initial rate alike."
     )
     return Claim(name, text, rule, partial(needs_no_rate, arm), of_diverged=True)

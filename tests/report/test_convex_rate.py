@@ -81,7 +81,7 @@ def test_it_has_to_be_lower_at_every_width(tmp_path: Path) -> None:
 
 def test_the_best_rival_counts(tmp_path: Path) -> None:
     runs = sweep(tmp_path, spread({"constant": 1e-2, "cosine": 1e-3, "curvature": 5e-3}))
-    assert rival(finals(at_cost(runs)), 1.0).name == "cosine from 1"
+    assert rival(finals(at_cost(runs)), 1.0).name == "cosine from 1, the greatest tried"
     assert verdict("suggested step", runs) is Outcome.FAILS
 
 
@@ -90,7 +90,7 @@ def test_the_best_rival_counts(tmp_path: Path) -> None:
 )
 def test_needs_no_search_comes_out_either_way(tmp_path: Path, claim: str, arm: str) -> None:
     near = sweep(tmp_path / "a", spread({"constant": 1e-2, arm: 1.2e-2}))
-    far = sweep(tmp_path / "b", spread({"constant": 1e-2, arm: 3e-2}))
+    far = sweep(tmp_path / "b", spread({"constant": 1e-2, arm: 1e-1}))
 
     def from_one_only(which: str, initial: float, width: float, seed: int) -> float:
         return spread({"constant": 1e-2, arm: 1e-3})(which, initial, width, seed) * (100 if initial < 1 else 1)
@@ -98,6 +98,13 @@ def test_needs_no_search_comes_out_either_way(tmp_path: Path, claim: str, arm: s
     assert verdict(claim, near) is Outcome.HOLDS
     assert verdict(claim, far) is Outcome.FAILS
     assert verdict(claim, sweep(tmp_path / "c", from_one_only)) is Outcome.FAILS
+
+
+def test_a_schedule_that_loses_from_everywhere_is_told_from_one_that_hangs_on_its_initial_rate(tmp_path: Path) -> None:
+    runs = sweep(tmp_path, spread({"constant": 1e-2, "curvature": 1e-1}))
+    found = judged(CLAIMS["step needs no search"], runs)
+    assert found.outcome is Outcome.FAILS
+    assert "lie apart: 0 decades at width 1 (a constant rate: 1)" in found.measured
 
 
 def test_a_run_that_diverged_is_infinitely_worse(tmp_path: Path) -> None:

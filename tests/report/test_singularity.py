@@ -219,6 +219,8 @@ def test_growth_among_those_that_converged_is_told_beside_that_of_all(tmp_path: 
     of_all, among = some.measured.split("; over those up to σ = 0.3, where 90% of the starts converged: ")
     assert of_all == all_converge.measured.rstrip(".")
     assert abs(float(among.split()[0])) < 1e-6
+    assert all_converge.outcome is Outcome.HOLDS
+    assert some.outcome is Outcome.UNDECIDED
 
 
 def table(barriers: Mapping[str, float], last: float = 0.1, apart: float = 1.0) -> pd.DataFrame:

@@ -99,7 +99,8 @@ STUDY = Study(
             "the count there",
             "These minima have d positive eigenvalues, none negative, all others zero.",
             f"So it is at 95 % or more of at least five minima with a loss of at most {FITS:g}; it does not hold where "
-            "the share's 95 % interval lies below that. Eigenvalues count as zero up to 1e-13 of the largest.",
+            "the share's 95 % interval lies below that. Eigenvalues count as zero up to 1e-13 of the "
+            "largest: the construction is ill-conditioned, and the least positive one may be 1e-10 of the largest.",
             counted,
         ),
     ),

@@ -87,7 +87,8 @@ def _rate(rate: float, every: pd.DataFrame) -> str:
     if not every["escaped"].any():
         return f"every rate from {least:g} to {greatest:g}"
     ends = {least: ", the least tried", greatest: ", the greatest tried"}
-    return f"its best rate {rate:g}{ends.get(rate, '')}"
+    others = ", ".join(f"{one:g}" for one in sorted(every["rate"].unique()))
+    return f"its best rate {rate:g}{ends.get(rate, '')} (of {others})"
 
 
 def grows(runs: Runs) -> Finding:
@@ -96,7 +97,9 @@ def grows(runs: Runs) -> Finding:
     found = within_depths(rows)
     stayed = 1 - rows["escaped"].mean()
     said = "Rank correlation within depths of the time SGD takes with max|eigenvalue| at the start: "
-    return Finding(below(found), f"{said}{found} (at its best rate; {stayed:.0%} stayed and count as the last step).")
+    length = rank_correlation(rows, "gradient", "time", "depth", over="network")
+    said += f"{found} (at its best rate; {stayed:.0%} stayed and count as the last step); with |g| there: {length}."
+    return Finding(below(found), said)
 
 
 def timed(runs: Runs, name: str) -> pd.DataFrame:
