@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from runner import updating
 from runner.closure import needs_closure
 from runner.experiment import Experiment
 from runner.probe.base import Probe
@@ -110,6 +111,6 @@ class Kept:
     def restore(self) -> None:
         run, state = self._run, self._state
         run.networks.load(state["model"], run.networks.ids, run.optimizer)
-        run.optimizer.load_state_dict(state["optimizer"])
+        updating.restore(run.optimizer, state["optimizer"])
         for name, probe in run.probes.items():
             probe.load(state["probes"][name])

@@ -108,6 +108,7 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
         raise BadInput(f"arch._target_ should make a torch.nn.Module, found {type(model).__name__}")
     if lazy := [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]:
         raise BadInput(f"arch: layers should be given their sizes, found {lazy[0]}, which waits for a first pass")
+    check_parameters(model)
     if compiled := compiled_parts(model):
         raise BadInput(
             "arch: modules should not be compiled, since they cannot be differentiated twice then, found "
@@ -115,6 +116,15 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
         )
     initialise(model, generator=torch.Generator().manual_seed(derived(seed, "init")))
     return model
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Refuse what tables cannot name, and what the mathematics here is not for."""
+    for name, p in (*model.named_parameters(), *model.named_buffers()):
+        if p.is_complex():
+            raise BadInput(f"arch: parameters and buffers should be real, found {name} in {p.dtype}")
+        if not {",", '"', "\n", "\r"}.isdisjoint(name):
+            raise BadInput(f"arch: names of modules should have no comma, quote or line break, found {name!r}")
 
 
 def in_one_kernel(node: DictConfig, trained: Sequence[Tensor]) -> dict[str, bool]:
@@ -147,7 +157,7 @@ def make_optimizer(cfg: DictConfig, networks: Networks) -> torch.optim.Optimizer
     given = in_one_kernel(cfg.optimizer, trained)
     try:
         optimizer: torch.optim.Optimizer = make(cfg.optimizer, "optimizer", params=trained, **given)
-    except RuntimeError as error:  # torch's word for options that exclude each other
+    except (RuntimeError, IndexError) as error:  # torch's words for options that exclude each other, or are too short
         raise BadInput(f"optimizer: {error}") from error
     if any(group.get("fused") for group in optimizer.param_groups) and not row_by_row(trained):
         raise BadInput(

@@ -46,8 +46,11 @@ def check(run: Experiment) -> None:
         raise BadInput(f"clip_norm should be null with {name}, which takes gradients itself, found {run.clip_norm}")
     if run.mixed:
         raise BadInput(f"precision should be fp32 or fp64 with {name}, which compares losses, found {run.precision}")
-    if run.schedule.rate(1.0, 0, run.batches.steps_per_epoch) == 0:
-        raise BadInput(f"schedule.warmup should be 0 with {name}, which searches along a step, found a first rate of 0")
+    if run.schedule.rate(run.rates[0], 0, run.batches.steps_per_epoch) == 0:
+        raise BadInput(
+            f"the first rate should be above 0 with {name}, which searches along a step, found 0 (optimizer.lr, "
+            "schedule.warmup)"
+        )
     if isinstance(optimizer, Particular):
         optimizer.prepare(run.loss_fn, run.batches.size * run.task.outputs, run.batches.steps_per_epoch == 1)
 

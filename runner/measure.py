@@ -48,9 +48,10 @@ class Measurement:
         """The probe's cells of this row, under their column names; numbers (R,) of networks side by side."""
         looks = [partial(self._point, name, probe, row) for row in self._views(probe)]
         found = joined([dict(probe.measure_all(look, with_gg=self.run.mixed)) for look in looks])
-        count = 0 if self._stack is None else len(self._indices())
+        count = 1 if self._stack is None else len(self._indices())
         for column, value in found.items():  # a number that is not one for each network would be taken for all of them
-            if count and value is not None and not isinstance(value, list) and torch.as_tensor(value).numel() != count:
+            numbers = len(value) if isinstance(value, list) else 1 if value is None else torch.as_tensor(value).numel()
+            if value is not None and numbers != count:
                 raise ValueError(f"probe {name}: {column} should be one number for each of {count} networks")
         return {f"{name}_{column}": value for column, value in found.items()}
 

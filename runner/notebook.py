@@ -29,7 +29,7 @@ def run(overrides: Sequence[str] = ()) -> Path:
         with initialize_config_dir(CONF_DIR, version_base="1.3", job_name="runner"):
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)
             folder = Path(str(OmegaConf.select(composed, "hydra.run.dir"))).absolute()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise BadInput(message(error)) from error
     if composed.plan:
         raise BadInput("plan should be false, found true; python -m runner … plan=true tells what a run will cost")

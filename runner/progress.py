@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import epochs, writing
+from runner import epochs, updating, writing
 from runner.ending import Ended, together
 from runner.experiment import Experiment
 from runner.logger import Loggers
@@ -47,7 +47,7 @@ class Progress:
             self.outcomes = {int(one): Ended(*ended) for one, ended in state["outcomes"].items()}
             self.run.batches.keep(state["live"])
             self.run.networks.load(state["model"], state["live"], self.run.optimizer)
-            self.run.optimizer.load_state_dict(state["optimizer"])
+            updating.restore(self.run.optimizer, state["optimizer"])
             self.epoch.load(state["epoch"])
             for name, probe in self.run.probes.items():
                 probe.load(state["probes"][name])

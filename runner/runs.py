@@ -117,7 +117,7 @@ def _named_apart(runs: Sequence[Run], root: Path) -> tuple[Run, ...]:
 
 
 def _tables(runs: Sequence[Path]) -> str:
-    names = {path.name for run in runs for path in run.glob("*.csv")}
+    names = {path.name for run in runs for path in run.glob("*.csv") if path.stat().st_size}
     return ", ".join(sorted(names)) or "no table at all"
 
 

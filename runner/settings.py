@@ -21,6 +21,10 @@ def settings(cfg: DictConfig) -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 contexts.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            contexts.enter_context(torch.inference_mode(False))
+        if torch.get_default_device().type != "cpu":
+            contexts.enter_context(torch.device("cpu"))
         contexts.enter_context(torch.enable_grad())
         contexts.enter_context(unmarked())
         if cfg.precision != "bf16":

@@ -41,7 +41,10 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, annotation)
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         items = [one for one in arguments if one is not Ellipsis]
-        return isinstance(value, list) and all(any(fits(entry, one) for one in items or [Any]) for entry in value)
+        long = origin is not tuple or Ellipsis in arguments or (isinstance(value, list) and len(value) == len(items))
+        return (
+            isinstance(value, list) and long and all(any(fits(entry, one) for one in items or [Any]) for entry in value)
+        )
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return isinstance(value, dict)
     return not _is_torchs(annotation)  # no yaml holds a tensor or a module
@@ -61,7 +64,8 @@ def describe(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return f"a list, each {describe(arguments[0])}" if arguments else "a list"
+        count = f" of {len(arguments)}" if origin is tuple and Ellipsis not in arguments else ""
+        return f"a list{count}, each {describe(arguments[0])}" if arguments else "a list"
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return "a mapping"
     return getattr(annotation, "__name__", str(annotation))

@@ -258,9 +258,8 @@ def update(run: Experiment, state: State) -> None:
     """w_step -> w_step+1. Clipping comes after the measurement: curvature is always that of the loss gradient."""
     if run.clip_norm is not None:
         run.networks.clip(run.clip_norm)
-    if needs_closure(run.optimizer):
-        run.optimizer.step(
-            Closure(run.batch_loss(state.batch, state.step, run.dtype, buffers=state.buffers), run.loss_fn)
-        )
-    else:
+    if not needs_closure(run.optimizer):
         updating.update(run.optimizer)
+    elif state.lr > 0:  # there is nothing to search for along a step of no length
+        loss = run.batch_loss(state.batch, state.step, run.dtype, buffers=state.buffers)
+        run.optimizer.step(Closure(loss, run.loss_fn))

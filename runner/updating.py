@@ -45,6 +45,17 @@ def update(optimizer: Optimizer) -> None:
         inspect.unwrap(type(optimizer).step)(optimizer)
 
 
+def restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """`load_state_dict`, every entry in the dtype in which it was saved: torch casts to the parameter's, and NAdam, for
+    one, keeps a number in fp32 beside parameters in fp64."""
+    optimizer.load_state_dict(saved)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, entries in saved["state"].items():
+        own = optimizer.state[parameters[number]]
+        other = {k: v for k, v in entries.items() if torch.is_tensor(v) and v.dtype != own[k].dtype}
+        own.update({k: v.to(own[k].device, copy=True) for k, v in other.items()})
+
+
 def _hooked(optimizer: Optimizer) -> bool:
     """Whether anything but the update belongs to a step: torch's hooks, or a `step` of the object's own."""
     own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks

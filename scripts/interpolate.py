@@ -31,6 +31,7 @@ from runner.errors import BadInput
 from runner.identity import identity
 from runner.script import sentences
 from runner.settings import settings
+from runner.writing import explained
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -222,9 +223,10 @@ def main() -> None:
             stem = "-to-".join(names)
         frame = walk(cfg, pairs, places(options.range, options.points), options.samples)
         table = options.out or options.a.resolve().parent / f"{stem}.csv"
-        table.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(table, index=False)
-        figure(frame, names).savefig(table.with_suffix(".png"), dpi=150)
+        with explained(table):
+            table.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(table, index=False)
+            figure(frame, names).savefig(table.with_suffix(".png"), dpi=150)
     print(table, table.with_suffix(".png"), sep="\n")
 
 

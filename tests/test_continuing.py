@@ -95,3 +95,13 @@ def test_a_slice_of_the_split_by_double_backward(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert len(found[0]) == 3
     pd.testing.assert_frame_equal(*found, rtol=1e-10)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+def test_an_optimizers_state_keeps_its_dtype(tmp_path: Path, precision: str) -> None:
+    """NAdam keeps a number in fp32, whatever the parameters are in."""
+    own = ["optimizer=custom", "optimizer._target_=torch.optim.NAdam", f"precision={precision}", "probe=[split]"]
+    whole = runner.run([*SMALL, *own, "steps=8", f"hydra.run.dir={tmp_path / 'whole'}"])
+    for steps in (3, 8):
+        cut = runner.run([*SMALL, *own, f"steps={steps}", f"hydra.run.dir={tmp_path / 'cut'}"])
+    assert (cut / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()

@@ -259,3 +259,48 @@ def test_second_derivatives_that_autograd_gets_wrong_are_refused(tmp_path: Path,
     assert not (tmp_path / "run").exists()
     runner.run([*own, "+arch.right=true"])
     runner.run([*own, "probe=fd", f"hydra.run.dir={tmp_path / 'first'}"])  # first derivatives are right
+
+
+class Named(nn.Module):
+    """With a scalar parameter, a complex one, or a name of its own."""
+
+    def __init__(self, input_shape: list[int], outputs: int, kind: str) -> None:
+        super().__init__()
+        name = "a,b" if kind == "comma" else "a"
+        self.parts = nn.ModuleDict({name: nn.Linear(input_shape[0], 5), "c": nn.Linear(5, outputs)})
+        self.scale = nn.Parameter(torch.tensor(1.3 + (0.5j if kind == "complex" else 0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.parts.values()
+        return self.scale.real * last(torch.sin(first(x)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("comma", "no comma, quote or line break, found 'parts.a,b.weight'"), ("complex", "should be real, found scale")],
+)
+def test_parameters_that_tables_or_the_mathematics_are_not_for_are_refused(
+    tmp_path: Path, kind: str, words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        runner.run([*SMALL, f"arch._target_={__name__}.Named", f"+arch.kind={kind}", f"hydra.run.dir={tmp_path}/run"])
+
+
+def test_a_scalar_parameter_trains_side_by_side(tmp_path: Path) -> None:
+    own = [*SMALL, f"arch._target_={__name__}.Named", "+arch.kind=scalar", "probe=[split,products,hessian,spectrum]"]
+    together = pd.read_csv(runner.run([*own, "replicas=2", f"hydra.run.dir={tmp_path}/two"]) / "metrics.csv")
+    for seed in (0, 1):
+        alone = pd.read_csv(runner.run([*own, f"seed={seed}", f"hydra.run.dir={tmp_path}/{seed}"]) / "metrics.csv")
+        mine = together[together["replica"] == seed].drop(columns="replica").reset_index(drop=True)
+        assert len(mine) == len(alone)
+        shown = [column for column in mine if not column.startswith(("hessian", "spectrum_products"))]
+        pd.testing.assert_frame_equal(mine[shown], alone[shown], rtol=1e-6, atol=1e-12, check_dtype=False)
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode(), torch.device("meta")], ids=["inference", "meta"])
+def test_a_notebooks_contexts_do_not_reach_a_run(tmp_path: Path, context: Any) -> None:
+    own = ["dataset.size=20", "dataset.dim=5", "steps=2", "arch.base_width=4"]
+    plain = runner.run([*own, f"hydra.run.dir={tmp_path}/plain"])
+    with context:
+        within = runner.run([*own, f"hydra.run.dir={tmp_path}/within"])
+    assert (within / "metrics.csv").read_bytes() == (plain / "metrics.csv").read_bytes()

@@ -5,6 +5,7 @@ The loss has to be a function of the weights: the network may draw random number
 every evaluation finds where they stand now; loss_fn draws none.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -92,7 +93,7 @@ def finite_difference(
 
     Convex Behavior, Eq. 2-3, where v = g and mu is the learning rate. Arguments as for `split`.
     """
-    if not step > 0:
-        raise ValueError(f"step should be positive, found {step}")
+    if not 0 < step < math.inf:
+        raise ValueError(f"step should be positive and finite, found {step}")
     with randomness.only_of_torch():
         return difference.gradient_difference(*_problem(model, loss_fn, inputs, targets, direction, dtype), step)

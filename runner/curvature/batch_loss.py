@@ -21,8 +21,8 @@ _PURE = "loss_fn should be a function of outputs and targets, found one that"
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors in `dtype`, also inside lists, tuples and dicts; all else as it is."""
-    return tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, value)
+    """Floating-point tensors in `dtype`, as constants, also inside lists, tuples and dicts; all else as it is."""
+    return tree_map(lambda t: t.detach().to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, value)
 
 
 class BatchLoss:
@@ -58,6 +58,8 @@ class BatchLoss:
         parameters = dict(model.named_parameters())
         if not any(p.requires_grad for p in parameters.values()):
             raise ValueError("model should have at least one parameter with requires_grad, found none")
+        if odd := [name for name, p in parameters.items() if p.is_complex()]:
+            raise ValueError(f"model should have real parameters, found {odd[0]} in {parameters[odd[0]].dtype}")
         first = next(p for p in parameters.values() if p.requires_grad)
         self.model, self.device, self.dtype = model, first.device, dtype or first.dtype
         self.stacked, self._rows = isinstance(rows, slice | list), rows

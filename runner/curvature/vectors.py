@@ -15,14 +15,14 @@ Direction = Mapping[str, Tensor] | Sequence[Tensor]
 def dot(u: Vector, v: Vector, stacked: bool = False) -> Tensor:
     """u'v as a 0-d tensor."""
     if stacked:
-        return torch.stack([(u[name] * v[name]).flatten(1).sum(1) for name in u]).sum(0)
+        return torch.stack([(u[name] * v[name]).reshape(len(u[name]), -1).sum(1) for name in u]).sum(0)
     return torch.stack([torch.dot(u[name].flatten(), v[name].flatten()) for name in u]).sum()
 
 
 def norm(v: Vector, stacked: bool = False) -> Tensor:
     """sqrt(v'v) as a 0-d tensor."""
     if stacked:
-        entries = torch.stack([torch.linalg.vector_norm(entry.flatten(1), dim=1) for entry in v.values()])
+        entries = torch.stack([torch.linalg.vector_norm(entry.reshape(len(entry), -1), dim=1) for entry in v.values()])
         return torch.linalg.vector_norm(entries, dim=0)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(v.values()))))
 
@@ -34,7 +34,7 @@ def cosine(u: Vector, v: Vector, stacked: bool = False) -> Tensor:
 
 def flatten(v: Vector, stacked: bool = False) -> Tensor:
     """The entries one after the other, (n,)."""
-    return torch.cat([entry.flatten(int(stacked)) for entry in v.values()], -1)
+    return torch.cat([entry.reshape(len(entry), -1) if stacked else entry.flatten() for entry in v.values()], -1)
 
 
 def unflatten(v: Tensor, like: Vector, stacked: bool = False) -> Vector:
@@ -50,6 +50,8 @@ def combine(w: Vector, a: float, v: Vector) -> Vector:
 
 def as_vector(direction: Direction, like: Vector) -> Vector:
     """`direction` with the names, shapes, dtype and device of `like`; refuses what does not match it."""
+    if not isinstance(direction, Mapping | Sequence):
+        raise ValueError(f"direction should be a dict or a sequence of tensors, found {type(direction).__name__}")
     if not isinstance(direction, Mapping):
         entries = list(direction)
         if len(entries) != len(like):
@@ -63,6 +65,8 @@ def as_vector(direction: Direction, like: Vector) -> Vector:
             f"direction should name the trainable parameters, each once; missing: {missing}, unknown: {odd}"
         )
     for name, tensor in direction.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"direction[{name!r}] should be a tensor, found {type(tensor).__name__}")
         if tensor.shape != like[name].shape:
             raise ValueError(
                 f"direction[{name!r}] should have shape {tuple(like[name].shape)}, found {tuple(tensor.shape)}"

@@ -201,3 +201,38 @@ def test_what_hooks_make_of_parameters_stays(name: str) -> None:
     assert model[0].weight is weight
     if name == "hvp":
         assert (found.product["0.weight_orig"][mask == 0] == 0).all()
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3) * (1 + 1j))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.a * self.b).real.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_complex_parameters_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"model should have real parameters, found b in torch\.complex64"):
+        FUNCTIONS[name](Complex(), half_square, torch.randn(4, 3), torch.randn(4, 1))
+
+
+@pytest.mark.parametrize("direction", [3, [1.0, 1.0], {"weight": 1.0, "bias": None}], ids=str)
+@pytest.mark.parametrize("name", ["split", "hvp"])
+def test_a_direction_is_of_tensors(name: str, direction: Any) -> None:
+    with pytest.raises(ValueError, match="direction"):
+        FUNCTIONS[name](nn.Linear(3, 1), half_square, torch.randn(4, 3), torch.randn(4, 1), direction)
+
+
+@pytest.mark.parametrize("step", [0.0, float("inf"), float("nan")])
+def test_a_step_is_positive_and_finite(step: float) -> None:
+    with pytest.raises(ValueError, match="step should be positive and finite"):
+        curvature.finite_difference(nn.Linear(3, 1), half_square, torch.randn(4, 3), torch.randn(4, 1), step=step)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_inputs_that_require_gradients_leave_no_graph(name: str) -> None:
+    inputs = torch.randn(4, 3, requires_grad=True)
+    assert not FUNCTIONS[name](nn.Linear(3, 1), half_square, inputs, torch.randn(4, 1)).gHg.requires_grad
+    assert inputs.grad is None
