@@ -52,7 +52,8 @@ class Measurement:
         for column, value in found.items():  # a number that is not one for each network would be taken for all of them
             numbers = len(value) if isinstance(value, list) else 1 if value is None else torch.as_tensor(value).numel()
             if value is not None and numbers != count:
-                raise ValueError(f"probe {name}: {column} should be one number for each of {count} networks")
+                of = f" for each of {count} networks" if count > 1 else ""
+                raise ValueError(f"probe {name}: {column} should be one number{of}, found {numbers}")
         return {f"{name}_{column}": value for column, value in found.items()}
 
     def rows(self, name: str, probe: Probe) -> Iterator[Cells]:

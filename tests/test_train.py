@@ -329,3 +329,13 @@ def test_a_deterministic_run_repeats_bit_for_bit_on_a_cuda_device(tmp_path: Path
     one, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["model"] for folder in folders)
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
+
+
+@pytest.mark.parametrize(("replicas", "words"), [(1, "one number, found 3"), (2, "one number for each of 2 networks")])
+def test_a_probe_that_gives_more_than_a_number_writes_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, words: str
+) -> None:
+    monkeypatch.setattr("runner.probe.hvp.HessianVectorProduct.measure", lambda self, point: {"gHg": torch.ones(3)})
+    with pytest.raises(ValueError, match=f"probe hvp: gHg should be {words}"):
+        run_in(tmp_path, "dataset.size=20", "steps=1", "probe=[hvp]", f"replicas={replicas}", "device=cpu")
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1
