@@ -57,12 +57,13 @@ def linear_part(values: Any, share: float = 0.9, least: float = 1e-3) -> float |
     return float(10 ** np.floor(np.log10(smallest)))
 
 
-def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9) -> None:
+def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9, least: float = 1e-3) -> None:
     """An axis that is linear around zero and logarithmic beyond."""
-    threshold = linear_part(values, share)
+    threshold = linear_part(values, share, least)
     if threshold is None:
         return
     getattr(axis, f"set_{which}scale")("symlog", linthresh=threshold)
+    getattr(axis, f"{which}axis").get_major_locator().set_params(numticks=9)
     line = axis.axhline if which == "y" else axis.axvline
     line(0, color=ink(), lw=0.6)
 
