@@ -120,9 +120,10 @@ def network(made: Callable[[], nn.Module], initialise: Callable[..., None], seed
 
 def check_parameters(model: nn.Module) -> None:
     """Refuse what tables cannot name, and what the mathematics here is not for."""
-    for name, p in (*model.named_parameters(), *model.named_buffers()):
-        if p.is_complex():
-            raise BadInput(f"arch: parameters and buffers should be real, found {name} in {p.dtype}")
+    held = dict((*model.named_parameters(), *model.named_buffers()))
+    if odd := [name for name, one in held.items() if one.is_complex()]:
+        raise BadInput(f"arch: parameters and buffers should be real, found {odd[0]} in {held[odd[0]].dtype}")
+    for name in (*(name for name, _ in model.named_modules()), *held):
         if not {",", '"', "\n", "\r"}.isdisjoint(name):
             raise BadInput(f"arch: names of modules should have no comma, quote or line break, found {name!r}")
 

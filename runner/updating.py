@@ -1,7 +1,8 @@
-"""torch without torch._dynamo, the front end of its compiler, whose import takes as long as that of torch itself.
+"""torch's optimizers without what they do beside the update: they cast the state that they load, and, when they are
+made and at every step, import torch._dynamo, the front end of the compiler.
 
-Optimizers import it when they are made and at every step, and the counter of operations when it counts, for what only
-matters where they are compiled.
+That import takes as long as that of torch itself, and only matters where they are compiled; the counter of operations
+makes it too, when it counts.
 """
 
 import inspect

@@ -3,7 +3,7 @@
 With `stacked` every entry has the vectors of several networks, (R, *shape), and every number is one for each, (R,).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def combine(w: Vector, a: float, v: Vector) -> Vector:
 
 def as_vector(direction: Direction, like: Vector) -> Vector:
     """`direction` with the names, shapes, dtype and device of `like`; refuses what does not match it."""
-    if not isinstance(direction, Mapping | Sequence):
+    if not isinstance(direction, Iterable):
         raise ValueError(f"direction should be a dict or a sequence of tensors, found {type(direction).__name__}")
     if not isinstance(direction, Mapping):
         entries = list(direction)
