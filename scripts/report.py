@@ -7,6 +7,7 @@ python scripts/report.py outputs/* --out report.html --markdown REPRODUCTION.md
 import argparse
 import lzma
 import os
+import shutil
 import sys
 import tarfile
 import zlib
@@ -43,13 +44,27 @@ def unpacked(folder: Path, place: Path) -> Path:
     target = place / folder.name.split(".")[0]
     try:
         with tarfile.open(folder) as archive:
-            archive.extractall(target, filter="data")
+            extract(archive, target)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise BadInput(
             f"{folder} should be a folder of runs, or a tar archive of one; it cannot be unpacked"
         ) from error
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 else target
+
+
+def extract(archive: tarfile.TarFile, target: Path) -> None:
+    """Its files and folders, all of them below `target`; tarfile's own filter for that is not in every Python 3.11."""
+    target.mkdir(parents=True)
+    for member in archive:
+        path = (target / member.name).resolve()
+        content = archive.extractfile(member) if member.isreg() else None
+        if not path.is_relative_to(target.resolve()) or (content is None and not member.isdir()):
+            raise tarfile.TarError(f"{member.name} is neither a file nor a folder inside")
+        (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            with path.open("wb") as out:
+                shutil.copyfileobj(content, out)
 
 
 def section(folder: Path, experiment: str | None, figures: Path) -> Section:

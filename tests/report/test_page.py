@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,18 @@ def test_an_archive_will_do(made: Path, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "convex_fig2 seldom negative: holds" in ended.stdout
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["../out.csv", "link"])
+def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = (tarfile.SYMTYPE, "/etc/passwd") if name == "link" else (tarfile.REGTYPE, "")
+    with tarfile.open(tmp_path / "odd.tar", "w") as archive:
+        archive.addfile(member)
+    ended = report(tmp_path / "odd.tar")
+    assert ended.returncode == 2
+    assert "it cannot be unpacked" in ended.stderr
+    assert not list(tmp_path.rglob("out.csv"))
 
 
 def test_a_figure_that_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
