@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 from runner.config import CONF_DIR
 from runner.errors import BadInput
 from runner.report.page import Drawn, Section, markdown, page
-from runner.report.study import Plot, Runs, Study, judged, study, swept
+from runner.report.study import Plot, Runs, Study, judged, study, sweep_of
 from runner.report.style import image, theme
 from runner.script import sentences
 
@@ -74,13 +74,14 @@ def section(folder: Path, experiment: str | None, figures: Path) -> Section:
     if name is None:
         raise BadInput(f"{folder} should hold the runs of an experiment, found other runs; name one by --experiment")
     about = study(name)
-    runs.check_settings(swept(name))
+    sweep = sweep_of(name, runs.scale)
+    runs.check_settings(sweep)
     figures.mkdir(parents=True, exist_ok=True)
     findings = [(claim, judged(claim, runs)) for claim in about.claims]
     drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / name))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
     text = config.read_text() if config.exists() else ""
-    return Section(about, name, runs.scale, runs.told, runs.command, text, findings, drawn, remark(about, runs))
+    return Section(about, name, runs.scale, runs.told, runs.command(sweep), text, findings, drawn, remark(about, runs))
 
 
 def remark(about: Study, runs: Runs) -> str:

@@ -5,7 +5,7 @@ import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -127,13 +127,21 @@ class Runs:
             told += f"; diverged: {self.diverged} network{'s' * (self.diverged > 1)}"
         return f"{told}; left out: {self._left_out}" if self._left_out else told
 
-    @property
-    def command(self) -> str:
-        """What makes these runs: the experiment and its scale, and what was overridden by hand."""
+    def command(self, sweep: Mapping[str, Sequence[str]]) -> str:
+        """What makes these runs: the experiment and its scale, and what was overridden by hand, also where these have a
+        part only of the values over which its `sweep` goes."""
         given = [_task_overrides(folder / ".hydra" / "overrides.yaml") for folder in self.folders]
         same = [one for one in given[0] if all(one in other for other in given)] if given else []
         rest = [one for one in same if not one.startswith(("experiment=", "scale=", "data_root="))]
-        words = ["python", "-m", "runner", "-m", f"experiment={self.experiment}", f"scale={self.scale}", *rest]
+        values = {
+            key: {one.partition("=")[2] for each in given for one in each if one.startswith(f"{key}=")} for key in sweep
+        }
+        parts = [
+            f"{key}={','.join(one for one in every if one in values[key])}"
+            for key, every in sweep.items()
+            if len(values[key]) > 1 and values[key] < set(every)
+        ]
+        words = ["python", "-m", "runner", "-m", f"experiment={self.experiment}", f"scale={self.scale}", *rest, *parts]
         return " ".join(map(shlex.quote, words))
 
 
@@ -210,13 +218,19 @@ def study(experiment: str) -> Study:
     return found
 
 
-def swept(experiment: str) -> list[str]:
-    """The keys and groups over which the sweep of an experiment goes."""
+def sweep_of(experiment: str, scale: str = "paper") -> dict[str, list[str]]:
+    """The keys and groups over which the sweep of an experiment goes, and their values as they are written."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
-        config = compose("config", overrides=[f"experiment={experiment}"], return_hydra_config=True)
-    return list(config.hydra.sweeper.params or {})
+        overrides = [f"experiment={experiment}", f"scale={scale}"]
+        params = compose("config", overrides=overrides, return_hydra_config=True).hydra.sweeper.params or {}
+        parsed = {key: OverridesParser.create().parse_override(f"{key}={params[key]}") for key in params}
+    return {
+        key: list(map(str, one.sweep_string_iterator())) if one.is_sweep_override() else [str(params[key])]
+        for key, one in parsed.items()
+    }
 
 
 def judged(claim: Claim, runs: Runs) -> Finding:

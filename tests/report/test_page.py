@@ -18,7 +18,7 @@ from make_runs import make_run
 from runner.errors import BadInput
 from runner.report.page import Section, markdown, page
 from runner.report.statistics import Outcome
-from runner.report.study import Claim, Finding, Runs, Study, judged, swept
+from runner.report.study import Claim, Finding, Runs, Study, judged, sweep_of
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -180,7 +180,7 @@ def test_runs_of_other_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_an_experiment_sweeps() -> None:
-    assert swept("convex_fig2_linear") == swept("convex_fig2") == ["seed", "width"]
+    assert list(sweep_of("convex_fig2_linear")) == list(sweep_of("convex_fig2")) == ["seed", "width"]
 
 
 def test_a_remark_that_lacks_its_columns_is_left_out(tmp_path: Path) -> None:
@@ -224,3 +224,14 @@ def test_in_a_browser(made: Path, tmp_path: Path, size: str) -> None:
     ended = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
     assert "<title>[true,true,2]</title>" in ended.stdout, ended.stdout[:500]
     assert "CONSOLE" not in ended.stderr
+
+
+def test_the_command_says_which_part_of_the_sweep_was_run(tmp_path: Path) -> None:
+    jobs = [({"width": float(width), "seed": seed}, {}) for width in (1, 4) for seed in (0, 1)]
+    folder = fake_sweep(tmp_path, "convex_fig2", jobs)
+    for number, (width, seed) in enumerate((width, seed) for width in (1, 4) for seed in (0, 1)):
+        (folder / f"run{number}" / ".hydra").mkdir(exist_ok=True)
+        (folder / f"run{number}" / ".hydra" / "overrides.yaml").write_text(f"[width={width}, seed={seed}, steps=3]")
+    runs = Runs(folder)
+    said = runs.command({"width": ["1", "4", "8"], "seed": ["0", "1"]})
+    assert said == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=1,4"
