@@ -50,8 +50,10 @@ class Measurement:
         found = joined([dict(probe.measure_all(look, with_gg=self.run.mixed)) for look in looks])
         count = 1 if self._stack is None else len(self._indices())
         for column, value in found.items():  # a number that is not one for each network would be taken for all of them
-            numbers = len(value) if isinstance(value, list) else 1 if value is None else torch.as_tensor(value).numel()
-            if value is not None and numbers != count:
+            if value is None:
+                continue
+            numbers = len(value) if isinstance(value, list) else torch.as_tensor(value).numel()
+            if numbers != count:
                 of = f" for each of {count} networks" if count > 1 else ""
                 raise ValueError(f"probe {name}: {column} should be one number{of}, found {numbers}")
         return {f"{name}_{column}": value for column, value in found.items()}

@@ -40,14 +40,16 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation in (bool, str):
         return isinstance(value, annotation)
     if inspect.isclass(origin) and issubclass(origin, Sequence):
-        items = [one for one in arguments if one is not Ellipsis]
-        long = origin is not tuple or Ellipsis in arguments or (isinstance(value, list) and len(value) == len(items))
-        return (
-            isinstance(value, list) and long and all(any(fits(entry, one) for one in items or [Any]) for entry in value)
-        )
+        return isinstance(value, list) and _entries_fit(value, origin, arguments)
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return isinstance(value, dict)
     return not _is_torchs(annotation)  # no yaml holds a tensor or a module
+
+
+def _entries_fit(entries: list[Any], origin: Any, kinds: tuple[Any, ...]) -> bool:
+    if origin is tuple and Ellipsis not in kinds:
+        return len(entries) == len(kinds) and all(map(fits, entries, kinds))
+    return all(fits(entry, kinds[0] if kinds else Any) for entry in entries)
 
 
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null", None: "null"}

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from benchmarks import growth, input, pieces, probes, replicas, split, startup, train
+from benchmarks import growth, input, memory, pieces, probes, replicas, split, startup, train
 
 COMMANDS = {
     "split": split,
@@ -20,6 +20,7 @@ COMMANDS = {
     "startup": startup,
     "probes": probes,
     "growth": growth,
+    "memory": memory,
 }
 
 

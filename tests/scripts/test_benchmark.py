@@ -14,6 +14,7 @@ COMMANDS = {
     "probes": "--settings default --probes fd --steps 2 --rounds 1",
     "input": "--workers 0 --rounds 1",
     "growth": "--widths 0.1 0.2 --width 0.1 --batches 4 --batch 4 --blocks 1 --rounds 1",
+    "memory": "--setting default --override width=1 --steps 1 --rounds 1",
 }
 
 

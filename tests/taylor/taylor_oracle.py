@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -34,6 +35,9 @@ class Straight(Op):
 
     def forward(self, _: Any) -> Any:
         return self.function(*self.p)
+
+
+KINDS = pytest.mark.parametrize("kind", [Op, Straight])
 
 
 def random_direction(model: nn.Module, seed: int = 1) -> Vector:
