@@ -56,7 +56,7 @@ def task(cfg: DictConfig) -> None:
     if cfg.plan:
         unmake(folder)
         try:
-            plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0]], Console())
+            plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0]], [folder], Console())
         except BadInput as error:
             raise Carried(error) from error
         return
@@ -114,7 +114,8 @@ class Planned(BaseException):
             " ".join(one for one in job.overrides if one not in shared and not one.startswith("seed="))
             for job in self.jobs
         ]
-        plan.show([sweep.plain(cfg) for cfg in self.cfgs], names, Console())
+        folders = [job.folder for job in self.jobs]
+        plan.show([sweep.plain(cfg) for cfg in self.cfgs], names, folders, Console())
 
 
 def launcher_of(cfg: DictConfig) -> str:

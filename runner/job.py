@@ -13,6 +13,7 @@ from runner.ending import Ended
 from runner.errors import BadInput
 from runner.folder import RunFolder
 from runner.knobs import check_config
+from runner.left import over
 from runner.records import Mark, check_length, verified, write_json
 from runner.signals import StopSignals
 from runner.stopwatch import in_training_steps, together
@@ -81,7 +82,7 @@ def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | No
     status, known = folder.read("status.json"), folder.read("meta.json")
     if known is None:
         return None
-    if status is not None and _over(status, known, cfg):
+    if status is not None and over(status, known, cfg):
         check_length(folder.path / "metrics.csv", 1)
         return Ended(status["status"], status["step"], status["reason"])
     state, complaints = checkpoint.load(folder.path)
@@ -95,14 +96,6 @@ def _previous(folder: RunFolder, cfg: DictConfig) -> dict[str, Any] | Ended | No
             folder.note(f"{complaint}; falling back to the one before it, at step {state['step']}")
         _check_records(folder, state)
     return state
-
-
-def _over(status: dict[str, Any], known: dict[str, Any], cfg: DictConfig) -> bool:
-    """Whether nothing is left to do."""
-    wanted = cfg.epochs * known["steps_per_epoch"] if cfg.steps is None else cfg.steps
-    early = bool(status["reason"])  # a run that finished before its last step says why
-    finished = status["status"] == "finished" and (status["step"] == wanted or early)
-    return finished or status["status"] == "diverged"
 
 
 def _check_records(folder: RunFolder, state: dict[str, Any]) -> None:

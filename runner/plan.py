@@ -27,6 +27,7 @@ from runner.errors import BadInput
 from runner.evaluate import evaluate
 from runner.experiment import Experiment
 from runner.identity import identity
+from runner.left import share_left
 from runner.measure import Measurement
 from runner.probe.base import Probe
 from runner.progress import COLUMNS, probe_columns
@@ -167,13 +168,22 @@ def peak(device: torch.device) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def distinct(cfgs: Sequence[DictConfig], names: Sequence[str]) -> list[tuple[DictConfig, str, int]]:
-    """Jobs that differ in more than the seed: the first of each, its name, and how many there are."""
-    found: dict[str, tuple[DictConfig, str, int]] = {}
-    for cfg, name in zip(cfgs, names, strict=True):
+@dataclass(frozen=True)
+class Group:
+    """Jobs that differ in nothing but the seed: the first one's config and name, and what is left of each, as a share
+    of its steps."""
+
+    cfg: DictConfig
+    name: str
+    left: list[float]
+
+
+def distinct(cfgs: Sequence[DictConfig], names: Sequence[str], folders: Sequence[Path]) -> list[Group]:
+    """The jobs by what they differ in beside the seed."""
+    found: dict[str, Group] = {}
+    for cfg, name, folder in zip(cfgs, names, folders, strict=True):
         key = repr({**identity(cfg), "seed": None, "epochs": cfg.epochs, "steps": cfg.steps, "device": cfg.device})
-        first, named, count = found.get(key, (cfg, name, 0))
-        found[key] = (first, named, count + 1)
+        found.setdefault(key, Group(cfg, name, [])).left.append(share_left(cfg, folder))
     return list(found.values())
 
 
@@ -189,39 +199,48 @@ HEADINGS = (
 )
 
 
-def table(names: Sequence[str], estimates: Sequence[Found], counts: Sequence[int]) -> Table:
-    """What each distinct job costs, and all of them."""
+def table(groups: Sequence[Group], estimates: Sequence[Found]) -> Table:
+    """What each distinct job costs, done or not."""
     shown = Table(title="what it will cost", box=SIMPLE_HEAD, padding=0, show_edge=False)
     shown.add_column("job", overflow="fold", min_width=12)
     for heading in HEADINGS:
         shown.add_column(heading, justify="right", no_wrap=True)
-    for name, one, count in zip(names, estimates, counts, strict=True):
+    for group, one in zip(groups, estimates, strict=True):
+        first = (escape(group.name), f"{len(group.left)}")
         if not isinstance(one, Estimate):
-            shown.add_row(escape(name), f"{count}", "refused" if one else "killed")
+            shown.add_row(*first, "refused" if one else "killed")
             continue
         epochs = max(one.steps, 1) / one.steps_per_epoch
-        cells = (
-            f"{count}", f"{one.parameters:,}", f"{one.memory_bytes / 2**30:.2f}",
+        shown.add_row(
+            *first, f"{one.parameters:,}", f"{one.memory_bytes / 2**30:.2f}",
             f"{one.memory_bytes_with_probes / 2**30:.2f}", f"{one.seconds / epochs:.3g}", f"{one.seconds / 3600:.3g}",
             f"{one.probe_seconds / one.seconds:.0%}", f"{one.disk_bytes / 2**20:,.1f}",
         )  # fmt: skip
-        shown.add_row(escape(name), *cells)
     return shown
 
 
-def totals(estimates: Sequence[Estimate], counts: Sequence[int]) -> str:
-    """Hours of all runs, on one device and on several, where the longest run is the least that it can take."""
+def totals(estimates: Sequence[Estimate], left: Sequence[Sequence[float]]) -> str:
+    """Hours of all runs, on one device and on several, where the longest run is the least that it can take; and of what
+    is left of them."""
     if not estimates:
         return "no job could be measured"
-    hours = sum(one.seconds * count for one, count in zip(estimates, counts, strict=True)) / 3600
-    longest = max(one.seconds for one in estimates) / 3600
-    disk = sum(one.disk_bytes * count for one, count in zip(estimates, counts, strict=True)) / 2**30
-    on = ", ".join(f"{max(hours / n, longest):.3g} on {n}" for n in DEVICES if n <= sum(counts))
-    return f"{runs(sum(counts))}, {disk:.2g} GiB on disk; hours in all, by the number of devices: {on}"
+    whole = [(one.seconds / 3600, share) for one, shares in zip(estimates, left, strict=True) for share in shares]
+    disk = sum(one.disk_bytes * len(shares) for one, shares in zip(estimates, left, strict=True)) / 2**30
+    said = f"{runs(len(whole))}, {disk:.2g} GiB on disk; hours in all, by the number of devices: "
+    said += hours([taken for taken, _ in whole])
+    rest = [taken * share for taken, share in whole if share > 0]
+    if sum(share for _, share in whole) < len(whole):
+        said += f"\nleft to do: {runs(len(rest))}" + (f", hours: {hours(rest)}" if rest else "")
+    return said
+
+
+def hours(each: Sequence[float]) -> str:
+    """Of runs that take so long each, side by side."""
+    return ", ".join(f"{max(sum(each) / n, max(each)):.3g} on {n}" for n in DEVICES if n <= len(each))
 
 
 def runs(count: int) -> str:
-    return f"{count} run{'s' * (count > 1)}"
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def in_a_process(cfg: DictConfig) -> Found:
@@ -236,19 +255,19 @@ def in_a_process(cfg: DictConfig) -> Found:
             return error
 
 
-def show(cfgs: Sequence[DictConfig], names: Sequence[str], console: Console) -> None:
-    """Measure each distinct job, and print what it costs, and what all of them do. Raises BadInput, after that, where a
-    job would be refused."""
-    groups = distinct(cfgs, names)
-    estimates = [in_a_process(cfg) for cfg, _, _ in groups]
-    refused = [(name, one) for (_, name, _), one in zip(groups, estimates, strict=True) if isinstance(one, BadInput)]
+def show(cfgs: Sequence[DictConfig], names: Sequence[str], folders: Sequence[Path], console: Console) -> None:
+    """Measure each distinct job, and print what it costs, and what all of them do, and those that are not yet done in
+    their folders. Raises BadInput, after that, where a job would be refused."""
+    groups = distinct(cfgs, names, folders)
+    estimates = [in_a_process(group.cfg) for group in groups]
+    found = list(zip(groups, estimates, strict=True))
+    refused = [(group.name, one) for group, one in found if isinstance(one, BadInput)]
     if len(refused) == len(groups):
         raise refused[0][1]
-    counts = [count for _, _, count in groups]
-    console.print(table([name for _, name, _ in groups], estimates, counts))
-    known = [(one, count) for one, count in zip(estimates, counts, strict=True) if isinstance(one, Estimate)]
-    console.print(totals([one for one, _ in known], [count for _, count in known]))
-    if killed := sum(count for one, count in zip(estimates, counts, strict=True) if one is None):
+    console.print(table(groups, estimates))
+    known = [(one, group.left) for group, one in found if isinstance(one, Estimate)]
+    console.print(totals([one for one, _ in known], [left for _, left in known]))
+    if killed := sum(len(group.left) for group, one in found if one is None):
         console.print(f"not counted: {runs(killed)} whose process the system killed, as it does where memory ends")
     if refused:
         name, error = refused[0]

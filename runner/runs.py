@@ -65,7 +65,7 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
     keys: dict[str, None] = {}  # a set in order
     runs = []
     for path in found:
-        flat = flatten(_read(path / "meta.json")["config"])
+        flat = flatten(read_json(path / "meta.json")["config"])
         first = first or flat
         keys |= dict.fromkeys(flat)
         differs = {key: flat.get(key) for key in (first | flat) if flat.get(key) != first.get(key)}
@@ -86,7 +86,7 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
 
 def _find(folder: Path) -> tuple[list[Path], list[Path]]:
     """The runs' folders in or below a folder, and the outermost folders that hold none."""
-    if isinstance(_read(folder / "meta.json").get("config"), dict):
+    if isinstance(read_json(folder / "meta.json").get("config"), dict):
         return [folder], []
     runs, strays = [], []
     with os.scandir(folder) as entries:
@@ -100,7 +100,7 @@ def _find(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _run(path: Path, differs: dict[str, Any], table: str) -> Run:
     """Its status is read before its rows: a run that ends in between has more of them than its status promises."""
-    content = _read(path / "status.json")
+    content = read_json(path / "status.json")
     rows = Rows.of(path / f"{table}.csv")
     status = intern(content.get("status", "unknown"))
     ends = content.get("replicas", ()) if rows and "replica" in rows.columns else ()
@@ -121,7 +121,7 @@ def _tables(runs: Sequence[Path]) -> str:
     return ", ".join(sorted(names)) or "no table at all"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one if there is none in the file, or no file."""
     try:
         found = json.loads(path.read_text())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import runner
 from runner import plan
 from runner.config import CONF_DIR
+from runner.left import share_left
 
 SMALL = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "dataset.dim=4", "device=cpu"]
 
@@ -70,15 +71,29 @@ def test_a_run_on_several_devices_is_estimated_on_paper(monkeypatch: pytest.Monk
 
 def test_jobs_that_differ_in_the_seed_only_are_measured_once() -> None:
     cfgs = [composed(f"seed={seed}", f"width={width}") for width in (1, 2) for seed in (0, 1, 2)]
-    found = plan.distinct(cfgs, [f"width={cfg.width}" for cfg in cfgs])
-    assert [(name, count) for _, name, count in found] == [("width=1.0", 3), ("width=2.0", 3)]
+    found = plan.distinct(cfgs, [f"width={cfg.width}" for cfg in cfgs], [Path("nowhere")] * 6)
+    assert [(group.name, group.left) for group in found] == [("width=1.0", [1.0] * 3), ("width=2.0", [1.0] * 3)]
 
 
 def test_totals() -> None:
     one = plan.Estimate(10, 100, 10, 3600.0, 1800.0, 1800.0, 2**30, 2**30, 2**30)
     assert one.seconds == 7200
-    text = plan.totals([one, one], [3, 1])
+    text = plan.totals([one, one], [[1.0] * 3, [1.0]])
     assert text == "4 runs, 4 GiB on disk; hours in all, by the number of devices: 8 on 1, 4 on 2, 2 on 4"
+    assert plan.totals([one, one], [[0.0, 0.25, 1.0], [0.0]]) == f"{text}\nleft to do: 2 runs, hours: 2.5 on 1, 2 on 2"
+    assert plan.totals([one, one], [[0.0] * 3, [0.0]]) == f"{text}\nleft to do: 0 runs"
+
+
+def test_what_is_done_is_not_left_to_do(tmp_path: Path) -> None:
+    """By a sweep of which one run has ended, one goes on to more steps, one has diverged and one is another's."""
+    folders = [tmp_path / str(seed) for seed in range(5)]
+    asked = [composed("steps=20", f"seed={seed}") for seed in range(5)]
+    for folder, given in zip(folders, (["steps=20"], ["steps=15"], ["steps=20", "optimizer.lr=1e9"]), strict=False):
+        runner.run([*SMALL, *given, f"seed={folder.name}", f"hydra.run.dir={folder}"])
+    runner.run([*SMALL, "steps=20", "seed=3", "width=2", f"hydra.run.dir={folders[3]}"])
+    diverged = composed("steps=20", "seed=2", "optimizer.lr=1e9")
+    asked[2] = diverged
+    assert [share_left(cfg, folder) for cfg, folder in zip(asked, folders, strict=True)] == [0, 0.25, 0, 1, 1]
 
 
 class Greedy(nn.Module):
@@ -98,7 +113,7 @@ def test_a_job_that_is_killed_leaves_the_others_their_plan() -> None:
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
         cfgs = [compose("config", overrides=[*own, f"width={width}"]) for width in (1, 2)]
     console = Console(record=True, width=100)
-    plan.show(cfgs, ["width=1", "width=2"], console)
+    plan.show(cfgs, ["width=1", "width=2"], [Path("nowhere")] * 2, console)
     text = console.export_text()
     assert re.search(r"width=2 +1 +killed", text)
     assert "\n1 run, " in text
