@@ -8,9 +8,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from runner import fit
+from runner import fit, updating
 from runner.arch.scaled import scaled
 from runner.arch.synchronised import synchronise
+from runner.closure import needs_closure
 from runner.curvature import randomness
 from runner.curvature.taylor.guards import compiled_parts
 from runner.dataset.base import Dataset
@@ -174,4 +175,27 @@ def make_optimizer(cfg: DictConfig, networks: Networks) -> torch.optim.Optimizer
             f"replicas={cfg.replicas} needs an elementwise optimizer (sgd, momentum, adam, …), found "
             f"{type(optimizer).__name__}; use a sweep over seeds"
         )
+    if type(optimizer).__module__.startswith("torch.optim."):  # another one may count its steps, or draw
+        try_out(cfg.optimizer, trained[0], given)
     return optimizer
+
+
+def try_out(node: DictConfig, like: Tensor, given: dict[str, bool]) -> None:
+    """Two steps on w'w / 2, at a rate of 1: some options show only there that they cannot be."""
+    w = nn.Parameter(like.new_ones(2, 2))
+    optimizer: torch.optim.Optimizer = make(node, "optimizer", params=[w], **given)
+    optimizer.param_groups[0]["lr"] = 1.0
+
+    def loss() -> float:
+        w.grad = w.detach().clone()
+        return float(w.detach().square().sum() / 2)
+
+    try:
+        for _ in range(2):
+            loss()
+            optimizer.step(loss) if needs_closure(optimizer) else updating.update(optimizer)
+    except Exception as error:
+        raise BadInput(
+            f"optimizer: {type(optimizer).__name__} with these options fails in its first steps on a quadratic "
+            f"function: {error or type(error).__name__}"
+        ) from error

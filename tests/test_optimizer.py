@@ -14,6 +14,7 @@ from runner.errors import BadInput
 from runner.optimizer import LevenbergMarquardt, linearised
 
 SMALL = ["arch.bias=true", "precision=fp64", "device=cpu", "probe=[]"]
+SPARSE = ["optimizer=adam", "optimizer._target_=torch.optim.SparseAdam"]
 TANH = [*SMALL, "dataset.size=8", "arch.depth=3", "arch.base_width=6", "arch.activation=tanh"]
 
 
@@ -290,6 +291,9 @@ def test_weights_that_do_not_lie_row_by_row(tmp_path: Path, name: str, sliced: b
     [
         (["+optimizer.fused=true", "+optimizer.foreach=true"], "^optimizer: .*fused.*foreach"),
         (["+optimizer.differentiable=true"], "optimizer.differentiable should be false"),
+        (["optimizer=lbfgs", "optimizer.history_size=0"], "^optimizer: LBFGS with these options fails in its first"),
+        (["optimizer=lbfgs", "optimizer.line_search_fn=foo"], "only 'strong_wolfe' is supported"),
+        ([*SPARSE, "~optimizer.weight_decay", "~optimizer.amsgrad"], "SparseAdam does not support dense gradients"),
     ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path: Path, more: list[str], words: str) -> None:
