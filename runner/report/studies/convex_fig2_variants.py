@@ -86,29 +86,31 @@ def along_training(runs: Runs) -> Figure:
 
 def _medians(axis: Any, rows: pd.DataFrame, value: str) -> None:
     """Medians with the middle 80 %, a colour for each net."""
-    length = rows["step"].max() / 50
-    place = (np.floor(rows["step"] / length).clip(upper=49) + 0.5) * length
     for (net, own), colour in zip(rows.groupby("net"), PALETTE, strict=False):
-        table = own.groupby(place[own.index])[value].quantile([0.1, 0.5, 0.9]).unstack()
+        table = own.groupby(fiftieth(own))[value].quantile([0.1, 0.5, 0.9]).unstack()
         axis.plot(table.index, table[0.5], color=colour, label=net)
         axis.fill_between(table.index, table[0.1], table[0.9], color=colour, alpha=0.15, lw=0)
 
 
-def one_start(runs: Runs) -> Figure:
-    """g'Hg of single starts beside their mean, a panel for each choice of labels and batch."""
+def fiftieth(rows: pd.DataFrame) -> pd.Series:
+    """The middle of the fiftieth of training in which each step lies."""
+    length = rows["step"].max() / 50
+    return (np.floor(rows["step"] / length).clip(upper=49) + 0.5) * length
+
+
+def below_zero(runs: Runs) -> Figure:
+    """When g'Hg is negative, a panel for each choice of labels and batch."""
     frame = metrics(runs)
-    first = frame[frame["net"] == frame["net"].iloc[0]]
-    groups = list(first.groupby("data"))
-    figure, axes = panels(len(groups), columns=len(groups), width=3.2, height=2.8, sharex=True)
+    groups = list(frame.assign(below=frame["split_gHg"] < 0).groupby("data"))
+    figure, axes = panels(len(groups), columns=len(groups), width=3.2, height=2.8, sharex=True, sharey=True)
     for axis, (data, rows) in zip(axes, groups, strict=True):
-        for _, one in rows.groupby(figure2.RUN):
-            axis.plot(one["step"], one["split_gHg"], color=PALETTE[6], lw=0.7)
-        mean = rows.groupby("step")["split_gHg"].mean()
-        axis.plot(mean.index, mean, color=PALETTE[0], label="mean over starts")
-        symlog(axis, rows["split_gHg"])
+        for (net, own), colour in zip(rows.groupby("net"), PALETTE, strict=False):
+            shares = own.groupby(fiftieth(own))["below"].mean()
+            axis.plot(shares.index, shares, color=colour, label=net)
         axis.set_title(data)
         axis.set_xlabel("step")
-    axes[0].set_ylabel(FORMULAS["gHg"])
+    axes[0].set_ylabel("share with $g^{\\top}Hg < 0$")
+    axes[0].set_ylim(-0.02, 1.02)
     legend(axes[0])
     return figure
 
@@ -139,6 +141,6 @@ STUDY = Study(
             "Medians over starts and a fiftieth of the steps, with the middle 80 %; symmetric-log axes.",
             along_training,
         ),
-        Plot("starts", "Single starts (grey) beside their mean.", one_start),
+        Plot("negative", "When: the share of starts, and of a fiftieth of the steps, with g'Hg < 0.", below_zero),
     ),
 )

@@ -1,6 +1,6 @@
 """A curvature-driven rate on CIFAR-100 with the residual network of Figure 1."""
 
-from runner.report.rates import rate_study
+from runner.report.rate_study import rate_study
 
 STUDY = rate_study(
     "Curvature-driven learning rate: CIFAR-100",

@@ -1,6 +1,6 @@
 """A curvature-driven rate on the main paper's Gaussian inputs, full batch."""
 
-from runner.report.rates import rate_study
+from runner.report.rate_study import rate_study
 
 STUDY = rate_study(
     "Curvature-driven learning rate: Gaussian inputs, full batch",

@@ -1,6 +1,6 @@
 """A curvature-driven rate on MNIST, minibatches."""
 
-from runner.report.rates import rate_study
+from runner.report.rate_study import rate_study
 
 STUDY = rate_study(
     "Curvature-driven learning rate: MNIST",
