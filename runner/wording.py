@@ -17,9 +17,14 @@ SENTENCES = {
         r"\1 should have one value, found \2; -m sweeps over several, \1=[\2] is one list"
     ),
     r"Error parsing override '(.*)'\s+missing EQUAL": r"what is given should read key=value, found '\1'",
-    r"Could not (?:find|load) 'hydra/launcher/(submitit_\w+|joblib)'": (
+    r"Could not (?:find|load) 'hydra/launcher/(submitit_local|submitit_slurm|joblib)'": (
         r"hydra/launcher: \1 comes with the extra [sweep]; pip install -e '.[sweep]' where this came from"
     ),
+    r"Could not (?:find|load) 'hydra/launcher/(\S+)'": (
+        r"hydra/launcher should be one of basic, joblib, slurm, submitit_local, submitit_slurm, found \1"
+    ),
+    r"Error merging override (\S+)\s+field '(\S+)' is not Optional": r"\2 should not be null, found \1; leave it out",
+    r"Could not append to config. An item is already at '(\S+)'": r"\1 is a key already, found a + before it: \1=…",
 }
 
 
