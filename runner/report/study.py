@@ -128,8 +128,8 @@ class Runs:
         return f"{told}; left out: {self._left_out}" if self._left_out else told
 
     def command(self, sweep: Mapping[str, Sequence[str]]) -> str:
-        """What makes these runs: the experiment and its scale, and what was overridden by hand, also where these have a
-        part only of the values over which its `sweep` goes."""
+        """What makes these runs: the experiment and its scale, and what was overridden by hand, also where these have
+        others than the values over which its `sweep` goes, or a part of them."""
         given = [_task_overrides(folder / ".hydra" / "overrides.yaml") for folder in self.folders]
         same = [one for one in given[0] if all(one in other for other in given)] if given else []
         rest = [one for one in same if not one.startswith(("experiment=", "scale=", "data_root="))]
@@ -137,12 +137,17 @@ class Runs:
             key: {one.partition("=")[2] for each in given for one in each if one.startswith(f"{key}=")} for key in sweep
         }
         parts = [
-            f"{key}={','.join(one for one in every if one in values[key])}"
+            f"{key}={','.join([one for one in every if one in values[key]] + _others(values[key], every))}"
             for key, every in sweep.items()
-            if len(values[key]) > 1 and values[key] < set(every)
+            if len(values[key]) > 1 and values[key] != set(every)
         ]
         words = ["python", "-m", "runner", "-m", f"experiment={self.experiment}", f"scale={self.scale}", *rest, *parts]
         return " ".join(map(shlex.quote, words))
+
+
+def _others(values: Collection[str], every: Sequence[str]) -> list[str]:
+    """Those that are not among `every`, whole numbers in their order."""
+    return sorted(set(values).difference(every), key=lambda one: (len(one), one))
 
 
 def varying(configs: Sequence[dict[str, Any]]) -> pd.DataFrame:

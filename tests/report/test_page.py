@@ -235,3 +235,5 @@ def test_the_command_says_which_part_of_the_sweep_was_run(tmp_path: Path) -> Non
     runs = Runs(folder)
     said = runs.command({"width": ["1", "4", "8"], "seed": ["0", "1"]})
     assert said == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=1,4"
+    more = runs.command({"width": ["4"], "seed": ["0", "1"]})
+    assert more == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=4,1"
