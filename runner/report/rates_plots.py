@@ -104,7 +104,10 @@ def of_arm(axis: object, own: pd.DataFrame, arm: str, top: float) -> None:
     assert isinstance(axis, plt.Axes)
     losses = (10 ** own["loss"]).replace(np.inf, np.nan)
     table = losses.groupby(own["place"]).agg([geometric, "min", "max"])
-    spread = [table["geometric"] - table["min"], table["max"] - table["geometric"]]
+    spread = [
+        (table[high] - table[low]).clip(lower=0)  # of one seed it is zero to rounding
+        for low, high in (("min", "geometric"), ("geometric", "max"))
+    ]
     line, colour = "-" if arm in DRIVEN else "--", COLOURS[arm]
     axis.errorbar(
         table.index, table["geometric"], spread, label=LABELS[arm], marker="o", color=colour, ls=line, capsize=2

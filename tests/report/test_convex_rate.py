@@ -119,6 +119,17 @@ def test_a_run_that_diverged_is_infinitely_worse(tmp_path: Path) -> None:
     assert np.isinf(finals(at_cost(runs)).query("arm == 'curvature'")["loss"]).all()
 
 
+def test_the_others_are_told_beside_those_that_diverged(tmp_path: Path) -> None:
+    runs = sweep(tmp_path, spread({"constant": 1e-2, "curvature": 1e-1}))
+    for path in tmp_path.rglob("meta.json"):
+        if all(one in path.read_text() for one in ('"damping": 1.0', '"mode": "step"', '"seed": 0')):
+            status = path.with_name("status.json")
+            status.write_text(status.read_text().replace("finished", "diverged"))
+    found = judged(CLAIMS["suggested step"], runs)
+    assert found.outcome is Outcome.FAILS
+    assert "inf (1 of 3 diverged; of the others 0.997 [" in found.measured
+
+
 def test_measurements_are_paid_for(tmp_path: Path) -> None:
     rows = at_cost(sweep(tmp_path, spread({"constant": 1e-2})))
     assert rows["cost"].max() == STEPS
