@@ -52,6 +52,8 @@ def task(cfg: DictConfig) -> None:
     from runner.summary import summarise
 
     hydra_cfg = cast(DictConfig, HydraConfig.instance().cfg)
+    if cfg.experiment and hydra_cfg.hydra.mode == RunMode.RUN:
+        print(f"runner: one job of the experiment {cfg.experiment}; with -m all of its sweep", file=sys.stderr)
     folder, overrides = Path(hydra_cfg.hydra.runtime.output_dir), list(hydra_cfg.hydra.overrides.task)
     if cfg.plan:
         unmake(folder)
@@ -68,8 +70,6 @@ def task(cfg: DictConfig) -> None:
             unmake(folder)
             raise
         return
-    if cfg.experiment and hydra_cfg.hydra.mode == RunMode.RUN:
-        print(f"runner: one job of the experiment {cfg.experiment}; with -m all of its sweep", file=sys.stderr)
     try:
         ended = execute(cfg, folder, overrides, hydra_cfg)
     except Exception as error:
@@ -111,7 +111,7 @@ class Planned(BaseException):
 
         shared = sweep.shared(self.jobs)
         names = [
-            " ".join(one for one in job.overrides if one not in shared and not one.startswith("seed="))
+            " ".join(one for one in job.overrides if one not in shared and not one.startswith("seed=")) or "each seed"
             for job in self.jobs
         ]
         folders = [job.folder for job in self.jobs]

@@ -13,7 +13,7 @@ from runner.ending import Ended
 from runner.errors import BadInput
 from runner.folder import RunFolder
 from runner.knobs import check_config
-from runner.left import over
+from runner.left import check_not_beyond, over
 from runner.records import Mark, check_length, verified, write_json
 from runner.signals import StopSignals
 from runner.stopwatch import in_training_steps, together
@@ -42,11 +42,8 @@ def execute(
                 _same_data(folder, known, work)
             if isinstance(state, Ended):
                 return state
-            if state and state["step"] > work.steps:
-                raise BadInput(
-                    f"{folder.path} is at step {state['step']} already, more than the {work.steps} asked for; "
-                    "ask for more epochs or steps, or choose another folder with name=… or hydra.run.dir=…"
-                )
+            if state:
+                check_not_beyond(folder.path, state["step"], work.steps)
             accounts = {
                 **work.meta,
                 **({"threads": state["threads"]} if state else {}),

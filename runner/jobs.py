@@ -68,7 +68,8 @@ class JobsDisplay:
             self._live.update(live_table(self.jobs.values(), running), refresh=True)  # type: ignore[arg-type]
             return
         for job in running:
-            self._line(job, job.progress)
+            if job.progress:
+                self._line(job, job.progress)
 
     def _line(self, job: Job, text: str) -> None:
         ended = sum(one.status not in ("waiting", "running") for one in self.jobs.values())

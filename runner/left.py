@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from runner.errors import BadInput
 from runner.identity import config_hash
 from runner.runs import read_json
 
@@ -28,4 +29,17 @@ def share_left(cfg: DictConfig, folder: Path) -> float:
     status, known = read_json(folder / "status.json"), read_json(folder / "meta.json")
     if not status or known.get("hash") != config_hash(cfg):
         return 1.0
-    return 0.0 if over(status, known, cfg) else max(0.0, 1 - status["step"] / max(wanted(known, cfg), 1))
+    if over(status, known, cfg):
+        return 0.0
+    steps = wanted(known, cfg)
+    check_not_beyond(folder, status["step"], steps)
+    return 1 - status["step"] / max(steps, 1)
+
+
+def check_not_beyond(folder: Path, step: int, steps: int) -> None:
+    """Refuse to shorten a run."""
+    if step > steps:
+        raise BadInput(
+            f"{folder} is at step {step} already, more than the {steps} asked for; ask for more epochs or steps, or "
+            "choose another folder with name=… or hydra.run.dir=…"
+        )

@@ -1,5 +1,6 @@
 """Runs from Python: the command line's run, its folder returned."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from runner.wording import message
 
 def run(overrides: Sequence[str] = ()) -> Path:
     """Run what `python -m runner <overrides>` would, or continue it, and return its folder.
+
+    Where the run diverged, standard error says so, and its status.json.
 
     Raises BadInput for what the command line refuses, the error itself where the run failed, and KeyboardInterrupt
     where a signal ended it (after a checkpoint: calling it again goes on).
@@ -39,4 +42,6 @@ def run(overrides: Sequence[str] = ()) -> Path:
     ended = execute(cfg, folder, list(overrides), composed)
     if ended.status == "interrupted":
         raise KeyboardInterrupt(ended.reason)
+    if ended.status == "diverged":
+        print(f"runner: diverged after {ended.step} steps: {ended.reason}", file=sys.stderr)
     return folder

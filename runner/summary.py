@@ -30,4 +30,6 @@ def summarise(folder: Path, ended: Ended, console: Console) -> None:
                 f"{column} < 0, share of {len(values)} {'steps' if many == 1 else 'rows'}", f"{(values < 0).mean():.1%}"
             )
     console.print(table)
+    if ended.status == "interrupted":
+        console.print("the same command goes on from here", highlight=False)
     console.print(f"files: {folder}", soft_wrap=True, highlight=False, markup=False)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import BadInput
 from runner.jobs import Job, JobsDisplay, final_table
+from runner.outcomes import died, from_folder, listed, note
 from runner.signals import StopSignals
 
 POLL_SECONDS = 0.1
@@ -102,6 +103,7 @@ class _Worker:
 
     def __init__(self, job: Job, slots: list[str], cfg: DictConfig, hydra_cfg: DictConfig, threads: int | None) -> None:
         self.job, self.slots = job, slots
+        self._asked: signal.Signals | None = None  # to end
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["runner.job"])
         self._pipe, child = context.Pipe(duplex=False)
@@ -113,6 +115,7 @@ class _Worker:
 
     def signal(self, number: signal.Signals) -> None:
         if self._process.pid is not None and self._process.is_alive():
+            self._asked = number
             os.kill(self._process.pid, number)
 
     def over(self) -> bool:
@@ -124,7 +127,9 @@ class _Worker:
         if alive:
             return False
         self._process.join()
-        if self.job.status == "running":
+        if self.job.status == "running" and self._asked and self._process.exitcode == -self._asked:
+            self.job.status, self.job.note = "interrupted", "before its first step"
+        elif self.job.status == "running":
             died(self.job, self._process.exitcode or 0)
         return True
 
@@ -147,24 +152,6 @@ def _end_with_the_sweep() -> None:
 def plain(cfg: DictConfig) -> DictConfig:
     """Without the classes of plugins, which do not survive the way to another process."""
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type, return-value]
-
-
-def died(job: Job, exitcode: int) -> None:
-    """A process that ended without a word: its folder says so too."""
-    name = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-    hint = " (out of memory?)" if exitcode == -signal.SIGKILL else ""
-    job.status, job.note = "failed", f"the process died by {name}{hint}"
-    path = job.folder / "status.json"
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return
-    if known["status"] == "running":
-        from runner.records import write_json
-
-        write_json(path, {**known, "status": "failed", "reason": job.note})
-        with (job.folder / "run.log").open("a") as log:
-            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {job.note}\n")
 
 
 def _work(
@@ -202,7 +189,7 @@ def _work(
         tell({"status": "failed", "note": f"{type(error).__name__}: {error}"})
         sys.exit(1)
     resumed = json.loads((folder / "meta.json").read_text())["resumed"]
-    text = note(ended.reason, resumed) if reporters else "nothing was left to do"
+    text = note(ended.reason, resumed) if reporters else listed(ended.reason, "nothing was left to do")
     tell({"status": ended.status, "step": ended.step, "note": text})
 
 
@@ -283,19 +270,3 @@ def report() -> None:
             job.note = "stopping"
     Console().print(final_table(list(_current.jobs.values())))
     _current = None
-
-
-def from_folder(job: Job) -> None:
-    """What the job's folder tells of it."""
-    try:
-        known = json.loads((job.folder / "status.json").read_text())
-        resumed = json.loads((job.folder / "meta.json").read_text()).get("resumed", 0)
-    except (OSError, ValueError):
-        job.status = "not started"
-        return
-    job.status, job.step, job.note = known["status"], known["step"], note(known["reason"], resumed)
-
-
-def note(reason: str, resumed: int) -> str:
-    times = f"resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else ""
-    return "; ".join(filter(None, [reason, times]))

@@ -1,6 +1,9 @@
 """From a config node with `_target_` to the object it describes: its keys and types checked against the constructor."""
 
+import difflib
 import inspect
+import logging
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,13 +86,38 @@ def locate(node: DictConfig, path: str) -> Callable[..., Any]:
     if not target:
         raise BadInput(f"{path}._target_ should name a class or function (package.module.Name), found nothing")
     try:
-        found = get_object(str(target))
+        with _quiet("hydra.utils"):  # it logs the same over three lines
+            found = get_object(str(target))
     except Exception as error:
-        cause = error.__cause__ or error
-        raise BadInput(f"{path}._target_={target} cannot be imported: {cause}") from error
+        raise BadInput(f"{path}._target_={target} cannot be imported: {_why(str(target), error)}") from error
     if not callable(found):
         raise BadInput(f"{path}._target_ should name a class or function, found {target}, a {type(found).__name__}")
     return typing.cast(Callable[..., Any], found)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    log = logging.getLogger(name)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def _why(target: str, error: Exception) -> str:
+    """What the module does have: classes of like names, or else all of its own. Where there is no such module, the
+    first error's words."""
+    module, _, name = target.rpartition(".")
+    if found := sys.modules.get(module):
+        classes = [key for key, value in vars(found).items() if inspect.isclass(value)]
+        alike = difflib.get_close_matches(name, classes, 3) or [
+            key for key in classes if vars(found)[key].__module__ == module
+        ]
+        return f"{module} has no {name}" + (f"; it has {', '.join(alike)}" if alike else "")
+    while error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]
+    return str(error).splitlines()[0]
 
 
 def check(node: DictConfig, path: str, given: Sequence[str] = ()) -> None:

@@ -6,6 +6,7 @@ python scripts/plot.py outputs/fig2 --columns fd_gHg split_gHg --over-gg --save 
 """
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,11 +110,12 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
 def converging(frame: pd.DataFrame) -> pd.DataFrame:
     """Without the networks that diverged, whose last rows would set the axes; all, if all did."""
     kept = frame[frame["status"] != "diverged"]
-    if kept.empty or len(kept) == len(frame):
+    if len(kept) == len(frame):
         return frame
     gone = len(frame[frame["status"] == "diverged"].groupby(["run", "replica"]))
-    print(f"plot: {gone} network{'s' * (gone > 1)} that diverged left out", file=sys.stderr)
-    return kept
+    left_out = "left out" if len(kept) else "shown, since all did"
+    print(f"plot: {gone} network{'s' * (gone > 1)} that diverged {left_out}", file=sys.stderr)
+    return frame if kept.empty else kept
 
 
 def over(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -132,7 +134,9 @@ def symlog(axis: Any, values: pd.DataFrame) -> None:
 def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -> Any:
     """Panels three to a row. Curvatures share an axis that is linear around zero and logarithmic beyond."""
     rows = -(-len(columns) // 3)
-    fig, grid = plt.subplots(rows, 3, figsize=(11, 3 * rows), squeeze=False, layout="constrained")
+    settings = len(frame.groupby(knobs(frame), dropna=False)) if knobs(frame) else 0
+    height = 3 * rows + 0.25 * -(-settings // 3)  # the legend below has three columns
+    fig, grid = plt.subplots(rows, 3, figsize=(11, height), squeeze=False, layout="constrained")
     axes = grid.flatten()
     for axis in axes[len(columns) :]:
         axis.remove()
@@ -144,8 +148,8 @@ def figure(frame: pd.DataFrame, columns: Sequence[str], x: str, over_gg: bool) -
         draw(axis, frame, x, column, label(column, over_gg))
     if curved:
         symlog(curved[0], frame[[column for column in columns if along_g(column)]])
-    if knobs(frame):
-        axes[0].legend(frameon=False)
+    if settings:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return fig
 
 
@@ -161,8 +165,11 @@ def plotted(options: argparse.Namespace) -> Path:
         raise BadInput(f"{options.folder} should hold runs that have measured something, found no rows")
     default = ["train_loss", *(one for one in frame.columns if quantity_of(one) in CURVATURES)]
     columns = options.columns or default
-    if odd := [one for one in columns if one not in frame or not pd.api.types.is_numeric_dtype(frame[one])]:
-        raise BadInput(f"--columns should name columns of numbers in metrics.csv, found {', '.join(odd)}")
+    numbers = [str(one) for one in frame.columns if pd.api.types.is_numeric_dtype(frame[one])]
+    if odd := [one for one in columns if one not in numbers]:
+        alike = difflib.get_close_matches(odd[0], numbers, 1)
+        hint = f" (did you mean {alike[0]}?)" if alike else f"; there are {', '.join(numbers)}"
+        raise BadInput(f"--columns should name columns of numbers in metrics.csv, found {', '.join(odd)}{hint}")
     target = Path(options.save or options.folder / "curvature.png")
     picture = figure(converging(frame), columns, options.x, options.over_gg)
     if target.suffix.lstrip(".") not in (kinds := picture.canvas.get_supported_filetypes()):

@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="probe=[…] and probe.<name>.<key>=…")
     parser.add_argument("--steps", nargs="+", type=int, metavar="STEP", help="default: all that were kept")
-    parser.add_argument("--out", type=Path, help="a new folder; default: outputs/probed/<run>/<probes>")
+    parser.add_argument("--out", type=Path, help="a new folder; default: outputs/probed/<name>/<run>/<probes>")
     parser.add_argument("--device", help="default: the run's")
     parser.add_argument("--data-root", help="where data sets lie; default: the run's")
     return parser.parse_args()
@@ -109,7 +109,8 @@ def main() -> None:
         cfg = reload.probing(cfg, options.overrides)
         networks = chosen(reload.networks(options.run, cfg), options.steps)
         source = options.run.resolve()
-        folder = new_folder(options.out or Path("outputs", "probed", source.name, "-".join(map(str, cfg.probe))))
+        own = Path("outputs", "probed", source.parent.name, source.name, "-".join(map(str, cfg.probe)))
+        folder = new_folder(options.out or own)
         with settings(cfg):
             measure(cfg, networks, folder, source)
     print(folder)

@@ -130,7 +130,7 @@ def sections_of(folders: Sequence[Path], experiment: str | None, figures: Path) 
 def reported(options: argparse.Namespace) -> Path:
     """The page's file. Raises BadInput."""
     first = options.folders[0]
-    out: Path = options.out or (first if first.is_dir() else first.parent) / "report.html"
+    out: Path = options.out or (first if first.is_dir() else Path("outputs", first.name.split(".")[0])) / "report.html"
     figures = options.figures or out.parent / "figures"
     with TemporaryDirectory() as place:
         folders = [unpacked(folder, Path(place)) for folder in options.folders]

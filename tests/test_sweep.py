@@ -114,6 +114,36 @@ def test_jobs_side_by_side_write_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
+SLOW = """
+import multiprocessing, time
+from runner.loss import MSE
+
+if multiprocessing.parent_process() is not None:  # not where the sweep is checked
+    open("started", "w").close()
+    time.sleep(60)
+
+
+class Loss(MSE):
+    pass
+"""
+
+
+def test_a_signal_before_a_job_has_begun_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    slow = [*SMALL, "loss=custom", "loss._target_=slow.Loss", "seed=0,1"]
+    process = subprocess.Popen(
+        command(*slow), cwd=tmp_path, env=env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        time.sleep(0.1)
+        if (tmp_path / "started").exists():
+            break
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert re.search(r"seed=0 +│ interrupted +│ +0 │ before its first step", said), said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_sweep_stops_its_jobs_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
     long = [*SMALL, "steps=100000", "seed=0,1,2", "sweep.jobs_per_device=2"]

@@ -54,6 +54,20 @@ def test_an_unknown_target_is_refused(target: str) -> None:
         make(OmegaConf.create({"_target_": target}), "thing")
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("torch.nn.Linaer", "torch.nn has no Linaer; it has Linear"),
+        (f"{__name__}.Other", f"{__name__} has no Other; it has Thing$"),
+        ("nowhere.Thing", "cannot be imported: No module named 'nowhere'$"),
+    ],
+)
+def test_what_there_is_instead(target: str, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadInput, match=words):
+        make(OmegaConf.create({"_target_": target}), "thing")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_fits() -> None:
     assert fits([0.9, 0.999], tuple[float, float])
     assert fits(None, int | None)

@@ -20,9 +20,8 @@ def check_md5(path: Path, published: str, remove: Path | None = None) -> None:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != published:
         raise BadInput(
-            f"{path} has the md5 {found}, the published file has {published}: remove {remove or path}, so"
-            " that it is fetched again, or accept a mirror or a subset in the published layout with"
-            " dataset.verify=false."
+            f"{path} has the md5 {found}, the published file has {published}: accept a mirror or a subset in the"
+            f" published layout with dataset.verify=false, or remove {remove or path}, so that it is fetched again."
         )
 
 

@@ -36,8 +36,8 @@ def sweep(folder: Path) -> Path:
     return fake_sweep(folder, "convex_fig2", jobs)
 
 
-def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+def report(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,10 @@ def test_refused_in_a_sentence(tmp_path: Path) -> None:
 
 def test_an_archive_will_do(made: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "fig2"), "xztar", made.parent, made.name)
-    ended = report(archive)
+    ended = report(archive, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "convex_fig2 seldom negative: holds" in ended.stdout
-    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "outputs" / "fig2" / "report.html").exists(), "not among the archives"
 
 
 @pytest.mark.parametrize("name", ["../out.csv", "link"])

@@ -71,6 +71,7 @@ def test_it_is_written_where_it_is_told(sweep: Path, call: Call) -> None:
     ("arguments", "words"),
     [
         (["--columns", "foo"], "--columns should name columns of numbers in metrics.csv, found foo"),
+        (["--columns", "split_gHgg"], "found split_gHgg (did you mean split_gHg?)"),
         (["--columns", "status", "split_gHg"], "found status"),
         (["--save", "picture.foo"], "--save should end in one of .eps, "),
     ],

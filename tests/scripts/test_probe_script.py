@@ -83,7 +83,7 @@ def test_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.chdir(tmp_path)
     run = run_in(tmp_path / "run", *CONV, "steps=3", "probe=[split]")
     (out,) = call("probe", run, "probe=[split]")
-    assert out == "outputs/probed/run/split"
+    assert out == f"outputs/probed/{tmp_path.name}/run/split"
     assert read(Path(out))[ROWS].equals(read(run)[ROWS].iloc[-1:].reset_index(drop=True))
     assert read(Path(out))["split_gHg"][0] == read(run)["split_gHg"].iloc[-1]
     frame = runner.analysis.load(out)
