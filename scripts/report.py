@@ -29,7 +29,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, help="each holds an experiment's runs; or is an archive of it")
     parser.add_argument("--experiment", help="judge the runs as this one; default: the one that made them")
-    parser.add_argument("--out", type=Path, help="the page; default: report.html in the first folder")
+    parser.add_argument(
+        "--out", type=Path, help="the page; default: report.html in the first folder, of an archive in outputs/<name>"
+    )
     parser.add_argument(
         "--figures", type=Path, help="folder of the PNG and SVG files; default: figures beside the page"
     )
