@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from make_runs import make_run
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from runner.ending import Ended
 from runner.jobs import Job, final_table, live_table
-from runner.plan import Estimate, table
+from runner.plan import Estimate, Group, table
 from runner.summary import summarise
 
 NAME = "probe=[fd] [/tmp/a.pt]"
@@ -35,7 +36,7 @@ def test_of_jobs(console: Console) -> None:
 
 
 def test_of_a_plan(console: Console) -> None:
-    console.print(table([NAME], [Estimate(1, 1, 1, 1.0, 0.0, 0.0, 1, 1, 1)], [1]))
+    console.print(table([Group(OmegaConf.create(), NAME, [1.0])], [Estimate(1, 1, 1, 1.0, 0.0, 0.0, 1, 1, 1)]))
     assert NAME in said(console)
 
 
