@@ -37,9 +37,11 @@ def from_folder(job: Job) -> None:
 
 
 def note(reason: str, resumed: int) -> str:
+    """Why it ended, and how often it was continued."""
     times = f"resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else ""
     return listed(reason, times)
 
 
 def listed(*notes: str) -> str:
+    """Those that say something."""
     return "; ".join(filter(None, notes))

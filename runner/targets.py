@@ -50,6 +50,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def _entries_fit(entries: list[Any], origin: Any, kinds: tuple[Any, ...]) -> bool:
+    """tuple[A, B] wants one of each in this order, all other sequences as many of one kind as there are."""
     if origin is tuple and Ellipsis not in kinds:
         return len(entries) == len(kinds) and all(map(fits, entries, kinds))
     return all(fits(entry, kinds[0] if kinds else Any) for entry in entries)
@@ -97,6 +98,7 @@ def locate(node: DictConfig, path: str) -> Callable[..., Any]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
+    """Without what the logger of this name says."""
     log = logging.getLogger(name)
     before, log.disabled = log.disabled, True
     try:

@@ -1,6 +1,6 @@
-"""What it saves that memory which a step frees stays with the process: pairs of processes that train alike, one of them
-told by its environment to leave malloc to the C library. The seconds of a training step and of a split, and the median
-of each over the pairs.
+"""What it saves, on the CPU, that memory which a step frees stays with the process: pairs of processes that train
+alike, one of them told by its environment to leave malloc to the C library. Medians over the pairs of the seconds of a
+training step and of a split, and of their ratio, with its least and greatest.
 """
 
 import argparse
@@ -44,7 +44,8 @@ def measured(kept: str, options: argparse.Namespace) -> dict[str, float]:
 
 def seconds(options: argparse.Namespace) -> dict[str, float]:
     """Of a step and of a split, after two steps that compile."""
-    with loop(experiment(options.setting, "probe=[split]", "probe.split.every=1", *options.override), 2) as turn:
+    given = ["device=cpu", "probe=[split]", "probe.split.every=1", *options.override]
+    with loop(experiment(options.setting, *given), 2) as turn:
         turn()
         spent = turn(options.steps).spent()
     return {name: taken / count for name, (taken, count) in spent.items()}
