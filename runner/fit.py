@@ -9,8 +9,8 @@ from torch import Tensor
 from runner import closure
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
-from runner.curvature.exact import asymmetry
 from runner.curvature.functional import NotAFunction, with_buffers
+from runner.curvature.trust import asymmetry, misfit, own_functions
 from runner.curvature.vectors import Vector, norm
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -18,7 +18,8 @@ from runner.experiment import Experiment
 from runner.probe.base import Probe
 
 CHECKED_SAMPLES = 4
-ASYMMETRY = 1e-10  # of a Hessian in fp64; rounding is 1e-17
+IN_FP64 = 1e-13  # asymmetry of a Hessian: rounding is 1e-17; a network that casts to fp32 on its way has up to 1e-7
+ASYMMETRY, MISFIT = 1e-6, 1e-3  # of what is no Hessian
 
 
 def check(run: Experiment, labels: Tensor) -> None:
@@ -178,14 +179,22 @@ def prepare_probes(run: Experiment) -> None:
 
 
 def check_second_derivatives(run: Experiment, path: str) -> None:
-    """Is the Hessian that double backward gives symmetric? Some of torch's operations, and functions of a user's own,
-    take for constants in the second derivative what is none. `path`: of a probe that needs it."""
+    """Is what double backward gives symmetric, and, where a user's own functions say what that is, the derivative of
+    the gradient? What a network detaches is constant on purpose. `path`: of a probe that needs it."""
     try:
-        off = asymmetry(few_samples(run, torch.float64))
+        loss = few_samples(run, torch.float64)
+        off, own = asymmetry(loss), own_functions(loss)
+        wrong = misfit(loss) if own and off < IN_FP64 else 0.0  # in fp32 a difference tells too little
     except Exception:  # not in fp64, or not twice: the measurement itself will say so
         return
     if off > ASYMMETRY:
         raise BadInput(
             f"{path}: the network's Hessian should be symmetric, found u'Hv and v'Hu that differ by {off:.1g} of "
             "|u||Hv|: something in it cannot be differentiated twice by autograd; probe=split does without"
+        )
+    if wrong > MISFIT:
+        raise BadInput(
+            f"{path}: the network's Hessian should be the derivative of its gradient, found Hu and the difference of "
+            f"gradients along u that differ by {wrong:.1g} of |Hu|: the backward pass of {' or '.join(own)} takes for "
+            "a constant what is none; choose probe=fd, or, if that is meant, detach it in the network's forward pass"
         )

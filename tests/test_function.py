@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import runner
 from runner.errors import BadInput
@@ -259,6 +260,60 @@ def test_second_derivatives_that_autograd_gets_wrong_are_refused(tmp_path: Path,
     assert not (tmp_path / "run").exists()
     runner.run([*own, "+arch.right=true"])
     runner.run([*own, "probe=fd", f"hydra.run.dir={tmp_path / 'first'}"])  # first derivatives are right
+
+
+class Tanh(torch.autograd.Function):
+    """If not right, its backward pass takes its input for a constant: a Hessian that is symmetric, and wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, right: bool) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.right = right
+        return torch.tanh(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grads[0] * (1 - torch.tanh(x if ctx.right else x.detach()) ** 2), None
+
+
+class Between(nn.Module):
+    """Two layers, zero biases in the first, and between them what `kind` says."""
+
+    def __init__(self, input_shape: list[int], outputs: int, kind: str) -> None:
+        super().__init__()
+        self.a, self.b, self.kind = nn.Linear(input_shape[0], 6), nn.Linear(6, outputs), kind
+        nn.init.zeros_(self.a.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        inner: Tensor = {
+            "constant": lambda: Tanh.apply(y, False),
+            "own": lambda: Tanh.apply(y, True),
+            "own, fp32": lambda: Tanh.apply(y.float(), True).to(y.dtype),
+            "detached": lambda: y * torch.tanh(y.detach()),
+            "fp32": lambda: F.rms_norm(y.float(), (6,)).to(y.dtype),
+            "kinks": lambda: torch.relu(self.a(x * (x > 3))),  # most at 0 exactly
+            "linear": lambda: y,
+        }[self.kind]()
+        return self.b(inner)
+
+
+def test_a_symmetric_hessian_that_is_not_the_gradients_derivative_is_refused(tmp_path: Path) -> None:
+    own = [*SMALL, f"arch._target_={__name__}.Between", "+arch.kind=constant", f"hydra.run.dir={tmp_path / 'run'}"]
+    with pytest.raises(
+        BadInput, match=r"^probe.hvp: .* be the derivative of its gradient, .* pass of Tanh takes for a"
+    ):
+        runner.run([*own, "probe=hvp"])
+    assert not (tmp_path / "run").exists()
+    runner.run([*own, "probe=fd"])
+
+
+@pytest.mark.parametrize("kind", ["own", "own, fp32", "fp32", "kinks", "linear", "detached"])
+def test_right_second_derivatives_are_not_refused(tmp_path: Path, kind: str) -> None:
+    """Neither rounding on the way, nor weights at which units stand on their kinks, nor what is constant on purpose."""
+    own = [*SMALL, f"arch._target_={__name__}.Between", f"+arch.kind='{kind}'", f"hydra.run.dir={tmp_path / 'run'}"]
+    runner.run([*own, "probe=hvp", "loss=mse"])
 
 
 class Named(nn.Module):

@@ -16,7 +16,7 @@ from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.forward import Split
 from runner.curvature.precision import exact_arithmetic
 from runner.curvature.streamed import Loss, additive
-from runner.curvature.vectors import Vector, dot, norm
+from runner.curvature.vectors import Vector, dot
 
 Product = Callable[[Vector], Vector]
 
@@ -32,10 +32,11 @@ class HessianProduct:
 register_dataclass(HessianProduct)  # so that products with parts of a loss can be added
 
 
-def hessian_map(loss: BatchLoss) -> Product:
-    """v -> H v = grad (g'v), the derivative of the gradient along v. The graph of g is kept."""
+def hessian_map(loss: BatchLoss, weights: Vector | None = None) -> Product:
+    """v -> H v = grad (g'v), the derivative of the gradient along v, at the model's weights or at the given ones. The
+    graph of g is kept."""
     with exact_arithmetic(loss.device), torch.enable_grad():
-        leaves = loss.leaves()
+        leaves = loss.leaves() if weights is None else {n: w.detach().requires_grad_() for n, w in weights.items()}
         g = gradient(loss(leaves).sum(), leaves, create_graph=True)
 
     def product(v: Vector) -> Vector:
@@ -43,16 +44,6 @@ def hessian_map(loss: BatchLoss) -> Product:
             return gradient(dot(g, v), leaves, retain_graph=True)
 
     return product
-
-
-def asymmetry(loss: BatchLoss) -> float:
-    """|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random directions: 0 to rounding, since H is symmetric. It is not
-    where a backward pass of the network takes something for a constant that moves."""
-    product, generator = hessian_map(loss), torch.Generator().manual_seed(0)
-    u, v = ({n: torch.randn(w.shape, generator=generator).to(w) for n, w in loss.weights.items()} for _ in range(2))
-    hu, hv = product(u), product(v)
-    size = norm(u) * norm(hv) + norm(v) * norm(hu)
-    return float((dot(u, hv) - dot(v, hu)).abs() / size) if size > 0 else 0.0
 
 
 def gauss_newton_map(loss: BatchLoss) -> Product:

@@ -1,0 +1,104 @@
+"""Whether a Hessian by double backward can be trusted: of networks that are right, and of one that is not."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from runner.curvature.batch_loss import BatchLoss
+from runner.curvature.trust import asymmetry, misfit, own_functions
+
+
+def loss_of(model: nn.Module, size: tuple[int, ...], classes: int = 3) -> BatchLoss:
+    torch.manual_seed(1)
+    inputs = torch.randn(4, *size, dtype=torch.float64).clamp(min=0)
+    return BatchLoss(model.double(), nn.CrossEntropyLoss(), inputs, torch.arange(4) % classes)
+
+
+@pytest.fixture(params=["tanh", "relu", "pooled", "normalised", "zero_branch"])
+def right(request: pytest.FixtureRequest) -> BatchLoss:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 4, 3)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    match request.param:
+        case "tanh":
+            return loss_of(nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)), (5,))
+        case "relu":
+            return loss_of(nn.Sequential(nn.Linear(5, 80), nn.ReLU(), nn.Linear(80, 3)), (5,))
+        case "pooled":
+            return loss_of(nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)), (2, 8, 8))
+        case "normalised":
+            return loss_of(
+                nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)), (2, 8, 8)
+            )
+        case _:
+            return loss_of(ZeroBranch(), (5,))
+
+
+class ZeroBranch(nn.Module):
+    """A residual branch that starts as zero, before a ReLU: units stand on their kinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 5), nn.Linear(5, 3)
+        nn.init.zeros_(self.a.weight)
+        nn.init.zeros_(self.a.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.b(torch.relu(x + self.a(x)))
+        return found
+
+
+def test_of_right_networks_nothing_is_off(right: BatchLoss) -> None:
+    assert asymmetry(right) < 1e-15
+    assert misfit(right) < 1e-5
+    assert own_functions(right) == []
+
+
+def test_nothing_is_off_where_h_or_g_is_zero() -> None:
+    """A loss that is linear in the weights, and one of a dead network."""
+    assert misfit(BatchLoss(nn.Linear(5, 1).double(), lambda f, t: f.mean(), torch.ones(4, 5).double(), None)) < 1e-5
+    dead = nn.Linear(5, 1).double()
+    assert misfit(BatchLoss(dead, lambda f, t: 0 * f.mean(), torch.ones(4, 5).double(), None)) == 0
+    assert asymmetry(BatchLoss(dead, lambda f, t: 0 * f.mean(), torch.ones(4, 5).double(), None)) == 0
+
+
+class Squared(torch.autograd.Function):
+    """x^2 with the backward pass of a function of another slope's slope: f' = 2x, f'' = 2 (1 + `error`)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, error: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.error = error  # type: ignore[attr-defined]
+        return x * x
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,), error = ctx.saved_tensors, ctx.error  # type: ignore[attr-defined]
+        return grads[0] * 2 * ((1 + error) * x - error * x.detach()), None
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1, -1.0])
+def test_a_wrong_second_derivative_is_off_by_as_much_as_it_is_wrong(error: float) -> None:
+    """L = mean_s (sum_i w_i x_si)^2 has g = 2 C w and H = 2 C: what autograd finds instead is (1 + error) H."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.linspace(0.5, 1.5, 5, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = Squared.apply(F.linear(x, self.w[None]), error)
+            return found
+
+    torch.manual_seed(0)
+    loss = BatchLoss(Model(), lambda f, t: f.mean(), torch.randn(4, 5, dtype=torch.float64), None)
+    assert own_functions(loss) == ["Squared"]
+    assert asymmetry(loss) < 1e-15
+    found = misfit(loss)
+    if not error:
+        assert found < 1e-5
+    elif error == -1:  # H u is zero: of |g| / 1000 alone
+        assert found > 100
+    else:
+        assert found == pytest.approx(abs(error) / (1 + error), rel=2e-2)
