@@ -15,8 +15,16 @@ from runner.rows import Rows
 
 Value = float | int | str | None  # of a column; bool is an int
 
-# Where and how a run computes, and what its groups have taken over under keys of their own.
-ASIDE = ("device", "data_root", "checkpoint_minutes", "logger", "sweep", "recipe", "experiment", "scale", "name")
+# Where and how a run computes, what its groups have taken over under keys of their own, and what says `width` again.
+ASIDE = (
+    *("device", "data_root", "checkpoint_minutes", "logger", "sweep", "recipe", "experiment", "scale", "name"),
+    "arch.width",
+)
+
+
+def aside(key: str) -> bool:
+    """Whether a config's dotted key says nothing of its own of what a run computes."""
+    return f"{key}.".startswith(tuple(f"{one}." for one in ASIDE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def sweep(folder: str | Path, table: str = "metrics", config: Sequence[str] = ()
         raise BadInput(f"the {len(runs)} runs in {folder} should have {table}.csv, found {_tables(found)}")
     if unknown := [key for key in config if key not in keys]:
         raise BadInput(f"{unknown[0]} should be a dotted key of a run's config (optimizer.lr), found none in {folder}")
-    differing = {key for run in runs for key in run.differs if key.split(".")[0] not in ASIDE}
+    differing = {key for run in runs for key in run.differs if not aside(key)}
     shown = [key for key in keys if key in differing or key in config]
     runs.sort(key=lambda run: [*(_order(run.differs.get(key, first.get(key))) for key in shown), _order(run.name)])
     values = {key: _uniform([run.differs.get(key, first.get(key)) for run in runs]) for key in shown}

@@ -50,7 +50,7 @@ def test_only_what_differs_and_what_is_asked_for(tmp_path: Path) -> None:
     """Where a job ran does not set it apart, nor do the two ways to write a number."""
     for number, seed in enumerate([5, 6]):
         config = {"seed": seed, "width": [1, 1.0][number], "device": f"cuda:{number}", "optimizer": {"lr": 0.1}}
-        make_run(tmp_path / str(seed), config)
+        make_run(tmp_path / str(seed), {**config, "arch": {"width": seed}})  # always the width of the top level
     assert list(load(tmp_path).columns) == ["run", "status", "seed", "step", "replica", "train_loss"]
     frame = load(tmp_path, config=["optimizer.lr", "device"])
     assert list(frame.columns[2:6]) == ["seed", "device", "optimizer.lr", "step"]

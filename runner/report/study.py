@@ -17,7 +17,7 @@ from runner import analysis
 from runner.config import CONF_DIR
 from runner.errors import BadInput
 from runner.report.statistics import Outcome
-from runner.runs import ASIDE, Run, Sweep, flatten, sweep
+from runner.runs import Run, Sweep, aside, flatten, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,8 +98,8 @@ class Runs:
         known = [key for key in frame if any(f"{key}.".startswith(f"{one}.") for one in varied)]
         grouped = frame.groupby(known, dropna=False) if known else frame.groupby(lambda _: 0)
         for key in frame.columns.difference([*known, "seed"]):
-            aside = key.split(".")[0] in ASIDE or ("seed" in frame and frame[key].equals(frame["seed"]))
-            if not aside and grouped[key].nunique().max() > 1:
+            told = aside(key) or ("seed" in frame and frame[key].equals(frame["seed"]))
+            if not told and grouped[key].nunique().max() > 1:
                 said = ", ".join(f"{count} with {value}" for value, count in frame[key].value_counts().items())
                 raise BadInput(f"{self.folder} should hold runs of one {key}, found {said}; give each its own name=…")
 
