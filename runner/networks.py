@@ -170,9 +170,17 @@ class Networks:
         rows = torch.tensor(self.ids, dtype=torch.long)
         with torch.no_grad():
             for name, entry in _state(self.model).items():
-                entry.copy_(state[name][rows] if self.stacked else state[name])
+                fill(entry, state[name][rows] if self.stacked else state[name])
         if self.stacked:
             self._final = {name: state[name].to(entry) for name, entry in _state(self.model).items()}
+
+
+def fill(entry: Tensor, value: Tensor) -> None:
+    """Give a parameter or a buffer, which may have grown, this value."""
+    if entry.shape == value.shape:
+        entry.copy_(value)
+    else:
+        entry.data = value.to(entry, copy=True)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

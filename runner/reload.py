@@ -30,6 +30,7 @@ from runner.config import CONF_DIR, Config
 from runner.errors import BadInput
 from runner.experiment import Experiment
 from runner.measure import Measurement
+from runner.networks import fill
 from runner.records import Cells
 from runner.train import forward_backward, set_rate
 from runner.wording import message
@@ -129,7 +130,8 @@ def _of_stack(state: dict[str, Any], replica: int) -> Saved:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        model: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model: dict[str, Tensor] = {**content["model"], **content.get("unsaved", {})}
     except Exception as error:
         raise BadInput(f"{path} should be a snapshot, and cannot be read: {str(error).splitlines()[0]}") from error
     return model
@@ -138,13 +140,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 @torch.no_grad()
 def take_up(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give the network these parameters and buffers. Raises BadInput if they are another network's."""
-    named = dict(model.named_parameters())
-    if odd := [name for name, entry in named.items() if name not in state or state[name].shape != entry.shape]:
-        found = tuple(state[odd[0]].shape) if odd[0] in state else "nothing"
-        raise BadInput(f"{odd[0]} should have the shape {tuple(named[odd[0]].shape)} of the network, found {found}")
-    for name, entry in {**named, **dict(model.named_buffers())}.items():
-        if name in state:
-            entry.copy_(state[name])
+    own, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    for name, entry in {**own, **buffers}.items():
+        if name not in state or (name in own and state[name].shape != entry.shape):
+            found = f"of the shape {tuple(state[name].shape)}" if name in state else "nothing"
+            raise BadInput(f"the saved network should have {name} of the shape {tuple(entry.shape)}, found {found}")
+        fill(entry, state[name])
 
 
 def measurement(run: Experiment, saved: Saved) -> tuple[Cells, Measurement]:

@@ -15,7 +15,7 @@ from runner.probe.base import Point, Probe
 @dataclass(kw_only=True)
 class Snapshot(Probe):
     """norm = |w|, distance = |w - w_0|, and the file `snapshot/weights-step<step>.pt`: {"model": parameters and
-    buffers}, under the keys of the network's state_dict, on the CPU.
+    buffers} under the keys of the network's state_dict, on the CPU, and {"unsaved": buffers} that have none, by name.
 
     w_0 are the weights at the probe's first measurement: the start of the run, unless the cadence leaves step 0 out.
     Buffers are those of w_step too, before the training-mode forward pass on its batch. What is kept does not depend on
@@ -47,7 +47,7 @@ class Snapshot(Probe):
     def files(self, point: Point) -> Iterator[tuple[str, Any]]:
         if point.place == "batch":
             assert isinstance(point.loss, BatchLoss)
-            yield "weights", {"model": own_state(point.loss)}
+            yield "weights", {"model": own_state(point.loss), "unsaved": unsaved(point.loss)}
 
 
 def own_state(loss: BatchLoss) -> dict[str, Tensor]:
@@ -56,4 +56,16 @@ def own_state(loss: BatchLoss) -> dict[str, Tensor]:
     named = [*loss.model.named_parameters(), *loss.model.named_buffers()]
     names = {id(tensor): name for name, tensor in named}  # a tensor with several keys has one name
     keys = loss.model.state_dict(keep_vars=True).items()
-    return {key: entries[names[id(tensor)]].detach().clone().cpu() for key, tensor in keys if id(tensor) in names}
+    return {key: _kept(entries[names[id(tensor)]]) for key, tensor in keys if id(tensor) in names}
+
+
+def unsaved(loss: BatchLoss) -> dict[str, Tensor]:
+    """Copies of the buffers that are not persistent, which `state_dict` leaves out: the network depends on them too."""
+    keyed = {id(tensor) for tensor in loss.model.state_dict(keep_vars=True).values()}
+    missing = [name for name, buffer in loss.model.named_buffers() if id(buffer) not in keyed]
+    held = loss.buffers()
+    return {name: _kept(held[name]) for name in missing}
+
+
+def _kept(entry: Tensor) -> Tensor:
+    return entry.detach().clone().cpu()

@@ -13,7 +13,7 @@ import runner
 from runner.arch.mlp import MLP
 from runner.curvature.batch_loss import BatchLoss
 from runner.errors import BadInput
-from runner.probe.snapshot import own_state
+from runner.probe.snapshot import own_state, unsaved
 
 SMALL = ["dataset.size=24", "arch.depth=3", "arch.base_width=5", "device=cpu", "batch_size=8", "probe=snapshot"]
 CONV = [
@@ -86,6 +86,7 @@ def test_keys_are_those_of_the_state_dict() -> None:
     state = own_state(loss)
     assert state.keys() == model.state_dict().keys()
     assert all(torch.equal(entry, state[key]) for key, entry in model.state_dict().items())
+    assert unsaved(loss).keys() == {"unsaved"}
     with torch.no_grad():
         model[0].bias.add_(1)
     assert not torch.equal(state["0.bias"], model[0].bias)  # copies

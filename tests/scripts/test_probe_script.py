@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor, nn
 
 import runner
 from runner.config import CONF_DIR
@@ -67,6 +69,36 @@ def test_every_probe(tmp_path: Path, name: str, call: Callable[..., list[str]]) 
     assert read(tmp_path / "out")[columns].equals(read(run).iloc[[0, 2]].reset_index(drop=True)[columns])
     if (run / f"{name}.csv").exists():
         assert (run / f"{name}.csv").read_bytes() == (tmp_path / "out" / f"{name}.csv").read_bytes()
+
+
+class Centred(nn.Module):
+    """Outputs depend on buffers that training moves: one that is not saved, and one that grows."""
+
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(input_shape[0], 6), nn.Linear(6, outputs)
+        self.register_buffer("mean", torch.zeros(6), persistent=False)
+        self.register_buffer("seen", torch.zeros(1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z: Tensor = self.b(torch.tanh(y - self.mean)) - self.seen.mean(0)
+        if self.training:
+            self.mean = 0.7 * self.mean + 0.3 * y.detach().mean(0)
+            self.seen = torch.cat([self.seen, z.detach().mean(0, keepdim=True)])
+        return z
+
+
+def test_buffers_that_a_state_dict_leaves_out_or_that_grow(tmp_path: Path, call: Callable[..., list[str]]) -> None:
+    own = ["arch=custom", f"arch._target_={__name__}.Centred", "dataset.size=24", "dataset.dim=5", "batch_size=8"]
+    own += ["init=default", "steps=7", "probe.snapshot.every=3", "device=cpu"]
+    run = run_in(tmp_path / "run", *own, "probe=[split,hvp,snapshot]")
+    call("probe", run, "probe=[split,hvp]", "--out", tmp_path / "out")
+    columns = [*ROWS, *SPLIT, "hvp_gHg"]
+    assert read(tmp_path / "out")[columns].equals(read(run).iloc[[0, 3, 6, 7]].reset_index(drop=True)[columns])
+    cut = run_in(tmp_path / "cut", *own, "probe=[split,hvp,snapshot]", "steps=4")
+    run_in(tmp_path / "cut", *own, "probe=[split,hvp,snapshot]")
+    assert (cut / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
 
 
 def test_the_whole_data_set(tmp_path: Path, call: Callable[..., list[str]]) -> None:
