@@ -78,6 +78,13 @@ def _at_scale(small: Any, paper: Any, _root_: Any) -> Any:
     return small if _root_.scale == "small" else paper
 
 
+def _epochs_of(steps: int, _root_: Any) -> int:
+    """`${epochs_of:<steps>}` in an experiment whose jobs differ in their batch size: the epochs that have so many
+    steps."""
+    data = _root_.dataset.get("train_size") or _root_.dataset.get("size")
+    return steps if _root_.batch_size is None else steps // -(-data // _root_.batch_size)
+
+
 def _register() -> None:
     """Make the schema and the resolvers known to Hydra."""
     store = ConfigStore.instance()
@@ -88,6 +95,7 @@ def _register() -> None:
     setattr(ConfigStore, "__deepcopy__", lambda self, memo: self)  # noqa: B010
     OmegaConf.register_new_resolver("scaled", _scaled, replace=True)
     OmegaConf.register_new_resolver("at_scale", _at_scale, replace=True)
+    OmegaConf.register_new_resolver("epochs_of", _epochs_of, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda _root_: run_id(_root_), replace=True)
 
 

@@ -10,7 +10,7 @@ from runner import closure
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.functional import NotAFunction, with_buffers
-from runner.curvature.trust import asymmetry, misfit, own_functions
+from runner.curvature.trust import asymmetry, imbalance, misfit, own_functions
 from runner.curvature.vectors import Vector, norm
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -19,7 +19,7 @@ from runner.probe.base import Probe
 
 CHECKED_SAMPLES = 4
 IN_FP64 = 1e-13  # asymmetry of a Hessian: rounding is 1e-17; a network that casts to fp32 on its way has up to 1e-7
-ASYMMETRY, MISFIT = 1e-6, 1e-3  # of what is no Hessian
+ASYMMETRY, IMBALANCE, MISFIT = 1e-6, 1e-5, 1e-3  # of what is no Hessian
 
 
 def check(run: Experiment, labels: Tensor) -> None:
@@ -179,11 +179,12 @@ def prepare_probes(run: Experiment) -> None:
 
 
 def check_second_derivatives(run: Experiment, path: str) -> None:
-    """Is what double backward gives symmetric, and, where a user's own functions say what that is, the derivative of
-    the gradient? What a network detaches is constant on purpose. `path`: of a probe that needs it."""
+    """Is what double backward gives symmetric, the sum of its parts, and, where a user's own functions say what that
+    is, the derivative of the gradient? What a network detaches is constant on purpose. `path`: of a probe that needs
+    it."""
     try:
         loss = few_samples(run, torch.float64)
-        off, own = asymmetry(loss), own_functions(loss)
+        off, apart, own = asymmetry(loss), imbalance(loss), own_functions(loss)
         wrong = misfit(loss) if own and off < IN_FP64 else 0.0  # in fp32 a difference tells too little
     except Exception:  # not in fp64, or not twice: the measurement itself will say so
         return
@@ -191,6 +192,11 @@ def check_second_derivatives(run: Experiment, path: str) -> None:
         raise BadInput(
             f"{path}: the network's Hessian should be symmetric, found u'Hv and v'Hu that differ by {off:.1g} of "
             "|u||Hv|: something in it cannot be differentiated twice by autograd; probe=split does without"
+        )
+    if apart > IMBALANCE:
+        raise BadInput(
+            f"{path}: the network's Hessian should be G + H_r, found u'Hu that differs from u'Gu + u'H_r u by "
+            f"{apart:.1g} of them: something in it cannot be differentiated twice by autograd; choose probe=fd"
         )
     if wrong > MISFIT:
         raise BadInput(

@@ -96,10 +96,17 @@ def check_config(cfg: DictConfig) -> None:
 
 
 def check_probes(cfg: DictConfig) -> None:
-    """Refuse probes that were set to something else, as one that was to be switched off."""
+    """Refuse probes that were set to something else, as one that was to be switched off, and keys for a probe that is
+    not among those that measure, as an experiment has them for its own."""
     for name, node in cfg.probe.items():
         if not isinstance(node, DictConfig):
             raise BadInput(f"probe.{name} should be a probe's keys, found {node!r}; probe=[…] lists those that measure")
+        if "_target_" not in node:
+            key = next(map(str, node), "_target_")
+            raise BadInput(
+                f"probe.{name}.{key} needs the probe {name} among those that measure, found others: probe=[…,{name}], "
+                f"or without the keys that are set for it: '~probe.{name}'"
+            )
 
 
 def check_devices(cfg: DictConfig) -> None:

@@ -5,12 +5,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+# Ctrl-C, `kill`, a terminal that closes, and what clusters send some time before a limit is reached.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 class StopSignals:
-    """While active, the first of SIGINT, SIGTERM and SIGUSR2 is kept in `received` instead of ending the process; a
-    second SIGINT interrupts at once. Outside the main thread, where Python sets no handlers, it does nothing."""
+    """While active, the first of the signals `STOPPING` is kept in `received` instead of ending the process; a second
+    SIGINT interrupts at once. SIGHUP stays ignored where it is (nohup). Outside the main thread, where Python sets no
+    handlers, it does nothing."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -18,7 +20,9 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOPPING}
+            deaf = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            noted = [number for number in STOPPING if number != signal.SIGHUP or not deaf]
+            self._before = {number: signal.signal(number, self._note) for number in noted}
         return self
 
     def __exit__(

@@ -22,6 +22,7 @@ from runner.outcomes import died, from_folder, listed, note
 from runner.signals import StopSignals
 
 POLL_SECONDS = 0.1
+PYTHONS = 1  # the exit code of a process that has not yet come to its job when SIGINT finds it
 
 
 class Sweep:
@@ -105,7 +106,7 @@ class _Worker:
         self.job, self.slots = job, slots
         self._asked: signal.Signals | None = None  # to end
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["runner.job"])
+        context.set_forkserver_preload(["runner.fork_server"])
         self._pipe, child = context.Pipe(duplex=False)
         job.status = "running"
         arguments = (child, plain(cfg), plain(hydra_cfg), job.folder, list(job.overrides), threads)
@@ -127,7 +128,7 @@ class _Worker:
         if alive:
             return False
         self._process.join()
-        if self.job.status == "running" and self._asked and self._process.exitcode == -self._asked:
+        if self.job.status == "running" and self._asked and self._process.exitcode in (-self._asked, PYTHONS):
             self.job.status, self.job.note = "interrupted", "before its first step"
         elif self.job.status == "running":
             died(self.job, self._process.exitcode or 0)
@@ -159,6 +160,7 @@ def _work(
 ) -> None:
     """In the job's process."""
     os.setpgrp()  # a Ctrl-C at the terminal is for the sweep, which passes it on
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until training begins it ends the process, without a traceback
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     import torch
 

@@ -15,6 +15,7 @@ import pytest
 from runner import notebook
 from runner.cli import main
 from runner.errors import BadInput
+from runner.signals import STOPPING
 
 SMALL = ["dataset.size=60", "arch.depth=3", "arch.base_width=6", "device=cpu"]
 
@@ -104,6 +105,7 @@ BAD = {
     "+lr=0.1": "unknown key lr (did you mean optimizer.lr?)",
     "+until.loss=3": "unknown key until.loss",
     "probe.hessian.save=true": "probe.hessian needs the probe hessian among those that measure, found others",
+    "experiment=convex_batch probe=[split]": "probe.gradients.sample needs the probe gradients among those",
     "arch.width=33": "arch.width should be left to width, the multiplier of arch.base_width, found 33",
     "logger=tensorboard": "logger should be a list, found tensorboard: logger=[tensorboard]",
     "hydra/launcher=joblb": "hydra/launcher should be one of basic, joblib, slurm, submitit_local, submitit_slurm, ",
@@ -208,7 +210,7 @@ def test_a_diverged_run_exits_with_0(tmp_path: Path) -> None:
     assert "diverged after" in result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_checkpoints_and_exits_with_128_plus_n(tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "runner", *SMALL, "steps=1000000"],

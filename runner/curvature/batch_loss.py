@@ -60,6 +60,7 @@ class BatchLoss:
             raise ValueError("model should have at least one parameter with requires_grad, found none")
         if odd := [name for name, p in parameters.items() if p.is_complex()]:
             raise ValueError(f"model should have real parameters, found {odd[0]} in {parameters[odd[0]].dtype}")
+        functional.check_embeddings(model)
         first = next(p for p in parameters.values() if p.requires_grad)
         self.model, self.device, self.dtype = model, first.device, dtype or first.dtype
         self.stacked, self._rows = isinstance(rows, slice | list), rows
@@ -155,10 +156,16 @@ class BatchLoss:
     @contextmanager
     def _without_draws(self) -> Iterator[None]:
         """Refuse a loss function that draws random numbers, the first time that it is called."""
-        before = None if self._loss_is_checked else randomness.capture(self.device)
-        yield
-        if before is not None and randomness.moved(before, self.device):
-            randomness.restore(before, self.device)
+        if self._loss_is_checked:
+            yield
+            return
+        before = randomness.capture(self.device)
+        try:
+            yield
+        finally:
+            if drawn := randomness.moved(before, self.device):
+                randomness.restore(before, self.device)
+        if drawn:
             raise NotAFunction("loss", f"{_PURE} draws random numbers")
         self._loss_is_checked = True
 

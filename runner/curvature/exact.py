@@ -47,12 +47,15 @@ def hessian_map(loss: BatchLoss, weights: Vector | None = None) -> Product:
 
 
 def gauss_newton_map(loss: BatchLoss) -> Product:
-    """v -> G v = J'[d2L/dF2] J v. J v comes from two backward passes: u -> J'u is linear, and its transpose is J."""
+    """v -> G v = J'[d2L/dF2] J v. J v comes from two backward passes: u -> J'u is linear, and its transpose is J.
+
+    It is transposed at a random u: at zero, a backward pass that goes through the logarithm of what it is given
+    (logcumsumexp) has no derivative, and at one that is not random, sums may be zero that are none."""
     with exact_arithmetic(loss.device), torch.enable_grad():
         leaves = loss.leaves()
         outputs = loss.outputs(leaves)
         F = _stacked(outputs)
-        u = torch.zeros_like(F, requires_grad=True)
+        u = torch.randn(F.shape, generator=torch.Generator().manual_seed(0)).to(F).requires_grad_()
         pulled = gradient(F @ u, leaves, create_graph=True)
         curve = _loss_curvature(loss, outputs)
 

@@ -51,6 +51,24 @@ def with_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[No
             part._buffers.update(own)
 
 
+EMBEDDINGS = {
+    "max_norm": (None, "it writes to the weights in a forward pass"),
+    "scale_grad_by_freq": (False, "its gradient is that of no function"),
+    "sparse": (False, "its gradient is a sparse tensor, and products are dense"),
+}
+
+
+def check_embeddings(model: nn.Module) -> None:
+    """Raises NotAFunction for embeddings that write to their weights, or whose gradient is another's, or sparse."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            for key, (wanted, why) in EMBEDDINGS.items():
+                if (found := getattr(module, key)) != wanted:
+                    raise NotAFunction(
+                        "arch", f"{name or type(module).__name__} should have {key}={wanted}, found {found}: {why}"
+                    )
+
+
 @contextmanager
 def refuse_recomputation() -> Iterator[None]:
     """Raise NotAFunction where the network asks for activations to be computed again in the backward pass, which comes

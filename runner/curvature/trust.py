@@ -5,7 +5,7 @@ import torch
 from torch.autograd.function import BackwardCFunction
 
 from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.exact import hessian_map
+from runner.curvature.exact import hessian_map, split_by_double_backward
 from runner.curvature.vectors import Vector, combine, dot, norm
 
 STEPS = (1e-9, 1e-10, 1e-11)  # of |w|
@@ -18,6 +18,14 @@ def asymmetry(loss: BatchLoss) -> float:
     hu, hv = product(u), product(v)
     size = norm(u) * norm(hv) + norm(v) * norm(hu)
     return float((dot(u, hv) - dot(v, hu)).abs() / size) if size > 0 else 0.0
+
+
+def imbalance(loss: BatchLoss) -> float:
+    """|u'Hu - u'Gu - u'H_r u| / (|u'Hu| + |u'Gu| + |u'H_r u|) for a random direction: 0 to rounding."""
+    u = _random(loss, torch.Generator().manual_seed(0))
+    found = split_by_double_backward(loss, u)
+    size = found.gHg.abs() + found.gGg.abs() + found.gHrg.abs()
+    return float((found.gHg - found.gGg - found.gHrg).abs() / size) if size > 0 else 0.0
 
 
 def misfit(loss: BatchLoss) -> float:

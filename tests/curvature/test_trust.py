@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.trust import asymmetry, misfit, own_functions
+from runner.curvature.trust import asymmetry, imbalance, misfit, own_functions
 
 
 def loss_of(model: nn.Module, size: tuple[int, ...], classes: int = 3) -> BatchLoss:
@@ -51,6 +51,7 @@ class ZeroBranch(nn.Module):
 
 def test_of_right_networks_nothing_is_off(right: BatchLoss) -> None:
     assert asymmetry(right) < 1e-15
+    assert imbalance(right) < 1e-13
     assert misfit(right) < 1e-5
     assert own_functions(right) == []
 
@@ -61,6 +62,7 @@ def test_nothing_is_off_where_h_or_g_is_zero() -> None:
     dead = nn.Linear(5, 1).double()
     assert misfit(BatchLoss(dead, lambda f, t: 0 * f.mean(), torch.ones(4, 5).double(), None)) == 0
     assert asymmetry(BatchLoss(dead, lambda f, t: 0 * f.mean(), torch.ones(4, 5).double(), None)) == 0
+    assert imbalance(BatchLoss(dead, lambda f, t: 0 * f.mean(), torch.ones(4, 5).double(), None)) == 0
 
 
 class Squared(torch.autograd.Function):
@@ -102,3 +104,25 @@ def test_a_wrong_second_derivative_is_off_by_as_much_as_it_is_wrong(error: float
         assert found > 100
     else:
         assert found == pytest.approx(abs(error) / (1 + error), rel=2e-2)
+
+
+class Scaled(torch.autograd.Function):
+    """x, whose backward pass is linear in what it is given only up to its size: G, which J'u gives, is off."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> Tensor:
+        return grads[0] * grads[0].abs().clamp(max=2)
+
+
+def test_parts_that_do_not_add_up_are_seen() -> None:
+    class Model(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = Scaled.apply(super().forward(x))
+            return found
+
+    torch.manual_seed(0)
+    assert imbalance(loss_of(nn.Sequential(Model(5, 4), nn.Tanh(), nn.Linear(4, 3)), (5,))) > 1e-2

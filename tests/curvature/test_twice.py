@@ -73,3 +73,29 @@ def test_a_product_with_the_hessian(name: str) -> None:
     for method in ("taylor", "double_backward"):
         parts = curvature.split(model, loss, x, y, v, method=method)
         assert float(parts.gHg) == pytest.approx(float(along), abs=1e-7 * float(abs(parts.gGg) + abs(parts.gHrg)))
+
+
+def test_g_where_a_backward_pass_has_no_derivative_at_zero() -> None:
+    """That of logcumsumexp takes the logarithm of what it is given. Against J of the same outputs in plain words."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(5, 3).double(), torch.randn(6, 5, dtype=torch.float64)
+    y = torch.randint(0, 3, (6,))
+
+    class Cumulated(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.logcumsumexp(super().forward(x), 1)
+
+    def outputs(w: Tensor, b: Tensor) -> Tensor:
+        z = x @ w.T + b
+        return torch.stack([torch.log(z[:, : k + 1].exp().sum(1)) for k in range(3)], 1)
+
+    found = curvature.split(Cumulated(model), F.cross_entropy, x, y, method="double_backward")
+    w, b = model.weight, model.bias
+    F0 = outputs(w, b)
+    J = torch.cat([j.flatten(2) for j in torch.autograd.functional.jacobian(outputs, (w, b))], 2)  # (6, 3, n)
+    p = torch.softmax(F0.detach(), 1)
+    g = torch.cat([one.flatten() for one in torch.autograd.grad(F.cross_entropy(F0, y), (w, b))])
+    Jg = J @ g
+    gGg = ((p * Jg**2).sum(1) - (p * Jg).sum(1) ** 2).mean()
+    assert float(found.gGg) == pytest.approx(float(gGg), rel=1e-12)
+    assert float(found.gHg) == pytest.approx(float(found.gGg + found.gHrg), rel=1e-12)

@@ -70,6 +70,13 @@ def test_every_job_composes(name: str, scale: str) -> None:
         check_config(cfg)
         assert cfg.experiment == name
         assert cfg.name == f"{name}-{scale}"
+        assert cfg.steps is None, "it would win over epochs=… of a command line"
+
+
+@pytest.mark.parametrize("name", ["convex_fig2_variants", "singularity_fig8"])
+def test_minibatches_make_as_many_steps_as_full_batches(name: str) -> None:
+    whole, tenth = (composed(f"experiment={name}", "scale=small", f"batch_size={size}") for size in ("null", 100))
+    assert whole.epochs == 10 * tenth.epochs > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

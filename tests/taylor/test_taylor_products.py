@@ -9,6 +9,7 @@ from taylor_oracle import KINDS, Op, assert_expansion
 
 _INDEX = torch.tensor([2, 0, 2, 1])
 _MASK = torch.arange(24).view(2, 3, 4) % 3 == 0
+_ROWS = torch.tensor([True, False, True])
 _A, _B, _C = (2, 3, 4), (2, 4, 5), (5,)
 
 PRODUCTS: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
@@ -80,6 +81,10 @@ PRODUCTS: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (3, 4), w, b), [_A, (3, 4), (3, 4)]),
     "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [(2, 4, 3), (4,), (4,)]),
     "instance_norm_affine": (lambda x, w, b: F.instance_norm(x, weight=w, bias=b), [(2, 3, 4), (3,), (3,)]),
+    "layer_norm, weight of other strides": (
+        lambda x, w: F.layer_norm(x, (3, 4), w.t()),
+        [(2, 3, 4), (4, 3)],
+    ),
     "rms_norm_affine": (lambda x, w: F.rms_norm(x, (4,), w, 1e-3), [_A, (4,)]),
     "attention": (F.scaled_dot_product_attention, [(2, 3, 4), (2, 5, 4), (2, 5, 2)]),
     "attention_causal": (
@@ -88,6 +93,16 @@ PRODUCTS: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     ),
     "attention_mask": (
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=_MASK[0, :3, :].logical_not()),
+        [(2, 3, 4), (2, 4, 4), (2, 4, 2)],
+    ),
+    "attention_nothing_to_attend_to": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=_ROWS[:, None] & _MASK[0, :3, :]),
+        [(2, 3, 4), (2, 4, 4), (2, 4, 2)],
+    ),
+    "attention_nothing_to_attend_to, in numbers": (
+        lambda q, k, v: F.scaled_dot_product_attention(
+            q, k, v, attn_mask=torch.zeros(3, 4, dtype=q.dtype).masked_fill(~_ROWS[:, None], -torch.inf)
+        ),
         [(2, 3, 4), (2, 4, 4), (2, 4, 2)],
     ),
     "attention_bias": (

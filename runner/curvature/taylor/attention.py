@@ -23,7 +23,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """query (…, L, E), key (…, S, E), value (…, S, Ev): (…, L, Ev)"""
+    """query (…, L, E), key (…, S, E), value (…, S, Ev): (…, L, Ev), zero where a query may attend to no key."""
     if enable_gqa:
         key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
         value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
@@ -31,9 +31,12 @@ def scaled_dot_product_attention(
     scores = torch.matmul(query * scale, key.transpose(-2, -1))
     if is_causal:
         attn_mask = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool, device=query.device).tril()
-    if attn_mask is not None:
+    if attn_mask is None:
+        weights = torch.softmax(scores, -1)
+    else:
         scores = _masked(scores, attn_mask)
-    weights = torch.softmax(scores, -1)
+        nothing = torch.isneginf(scores).all(-1, keepdim=True)
+        weights = torch.softmax(scores.masked_fill(nothing, 0), -1).masked_fill(nothing, 0)
     if dropout_p > 0:
         weights = torch.dropout(weights, dropout_p, True)
     return torch.matmul(weights, value)

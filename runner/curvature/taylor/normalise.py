@@ -96,11 +96,11 @@ def scaled(
 
 def per_channel(p: Any, shape: tuple[int, ...]) -> tuple[Coefficient, Coefficient, Coefficient]:
     """The coefficients of a weight or bias (C,), ready to broadcast."""
-    return tuple(None if c is None else c.view(shape) for c in series(p))  # type: ignore[return-value]
+    return tuple(None if c is None else c.reshape(shape) for c in series(p))  # type: ignore[return-value]
 
 
 def of_shape(y: Series, shape: Sequence[int]) -> Tensor:
-    y0, y1, y2 = (None if c is None else c.view(shape) for c in y)
+    y0, y1, y2 = (None if c is None else c.reshape(shape) for c in y)
     assert y0 is not None
     return tensor(y0, y1, y2)
 
