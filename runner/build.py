@@ -16,6 +16,7 @@ from runner.curvature import randomness
 from runner.curvature.taylor.guards import compiled_parts
 from runner.dataset.base import Dataset
 from runner.dataset.batches import Batches
+from runner.dataset.checks import check_dataset
 from runner.errors import BadInput
 from runner.experiment import Experiment
 from runner.init import Data
@@ -39,7 +40,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
     probes: dict[str, Probe] = {str(name): make(node, f"probe.{name}") for name, node in cfg.probe.items()}
     schedule = make(cfg.schedule, "schedule")
     loss_fn = make(cfg.loss, "loss").to(device, dtype)
-    dataset = make(cfg.dataset, "dataset")
+    dataset = check_dataset(make(cfg.dataset, "dataset"))
     task = Task.of(dataset.classes, dataset.label_values, loss_fn, cfg.arch.get("outputs"))
     undivided = Batches(
         dataset, batch_size=cfg.batch_size, seed=cfg.seed, device=device, dtype=dtype, replicas=cfg.replicas

@@ -85,10 +85,17 @@ def _choice(text: str) -> str:
 
 def _meant(key: str) -> str:
     """The keys that may have been meant: alike, or the same in a group."""
-    if "." in key:
-        return ""
-    files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
-    groups = [f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())]
-    alike = difflib.get_close_matches(key, [one.name for one in fields(Config)])
-    found = dict.fromkeys([*alike, *groups])
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
+    where, _, last = key.rpartition(".")
+    if where:
+        group, *name = where.split(".")
+        files = sorted(Path(CONF_DIR).glob(f"{group}/{name[0] if name else '*'}.yaml"))
+        files += [Path(CONF_DIR) / "measure.yaml"] if group == "probe" else []
+        keys = dict.fromkeys(one for path in files for one in re.findall(r"(?m)^(\w+):", path.read_text()))
+        found = [f"{where}.{one}" for one in difflib.get_close_matches(last, keys, 1)]
+    else:
+        files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
+        groups = [
+            f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())
+        ]
+        found = [*difflib.get_close_matches(key, [one.name for one in fields(Config)]), *groups]
+    return f" (did you mean {' or '.join(dict.fromkeys(found))}?)" if found else ""

@@ -121,7 +121,13 @@ class Probe(ABC):
         cells: dict[str, Tensor | None] = {}
         for place in self.on:
             point = point_at(place)
-            cells |= {f"{prefix(place)}{name}": value for name, value in self.measure(point).items()}
+            found = self.measure(point)
+            if odd := found.keys() - set(self.columns):
+                raise ValueError(
+                    f"{type(self).__name__}.measure should return its columns {', '.join(self.columns)}, found "
+                    f"{', '.join(sorted(odd))}"
+                )
+            cells |= {f"{prefix(place)}{name}": value for name, value in found.items()}
             if with_gg:
                 cells["gg"] = dot(point.g, point.g, point.loss.stacked)
         return cells
