@@ -48,8 +48,6 @@ def task(cfg: DictConfig) -> None:
     from rich.console import Console
 
     from runner import plan
-    from runner.job import execute
-    from runner.summary import summarise
 
     hydra_cfg = cast(DictConfig, HydraConfig.instance().cfg)
     if cfg.experiment and hydra_cfg.hydra.mode == RunMode.RUN:
@@ -70,8 +68,25 @@ def task(cfg: DictConfig) -> None:
             unmake(folder)
             raise
         return
+    run_here(cfg, folder, overrides, hydra_cfg)
+
+
+def run_here(cfg: DictConfig, folder: Path, overrides: list[str], hydra_cfg: DictConfig) -> None:
+    """A run in this process, told to its terminal."""
+    from rich.console import Console
+
+    from runner.display import Display
+    from runner.job import execute
+    from runner.summary import summarise
+
+    begun: list[Display] = []  # nothing, if nothing is left to do
+
+    def display(steps: int, start: int, path: Path) -> Display:
+        begun.append(Display(steps, start, path))
+        return begun[0]
+
     try:
-        ended = execute(cfg, folder, overrides, hydra_cfg)
+        ended = execute(cfg, folder, overrides, hydra_cfg, display=display)
     except Exception as error:
         unmake(folder)
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
@@ -81,7 +96,7 @@ def task(cfg: DictConfig) -> None:
             print(f"runner: {said}", file=sys.stderr)  # in the job's log; `main` says it where the job was submitted
             raise JobFailed(said) from error
         raise Carried(error) from error
-    summarise(folder, ended, Console())
+    summarise(folder, ended, Console(), begun=bool(begun))
     if ended.status == "interrupted":
         if hydra_cfg.hydra.mode == RunMode.MULTIRUN:
             cluster.leave(ended.reason)

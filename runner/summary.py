@@ -10,9 +10,9 @@ from rich.table import Table
 from runner.ending import Ended
 
 
-def summarise(folder: Path, ended: Ended, console: Console) -> None:
+def summarise(folder: Path, ended: Ended, console: Console, begun: bool = True) -> None:
     """Print how the run ended, its final losses, how often each measured curvature was negative, and where the files
-    are."""
+    are. `begun`: now, and not before."""
     frame = pd.read_csv(folder / "metrics.csv")
     many = frame["replica"].nunique()
     table = Table(title=f"{ended.status} after {ended.step} steps{': ' + escape(ended.reason) if ended.reason else ''}")
@@ -30,6 +30,8 @@ def summarise(folder: Path, ended: Ended, console: Console) -> None:
                 f"{column} < 0, share of {len(values)} {'steps' if many == 1 else 'rows'}", f"{(values < 0).mean():.1%}"
             )
     console.print(table)
+    if not begun:
+        console.print("nothing was left to do", highlight=False)
     if ended.status == "interrupted":
         console.print("the same command goes on from here", highlight=False)
     console.print(f"files: {folder}", soft_wrap=True, highlight=False, markup=False)

@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--columns", nargs="+", help="of metrics.csv; default: train_loss and all curvatures along g")
     parser.add_argument("--x", default="epoch", choices=("epoch", "step"))
     parser.add_argument("--over-gg", action="store_true", help="divide curvatures by g'g")
-    parser.add_argument("--save", type=Path, help="default: curvature.png in the folder")
+    parser.add_argument("--save", type=Path, help="default: curvature.png in the folder, or curvature-over-gg.png")
     return parser.parse_args()
 
 
@@ -118,6 +118,15 @@ def converging(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if kept.empty else kept
 
 
+def tell_unfinished(frame: pd.DataFrame) -> None:
+    """Means end where a run does, and go on with those of the others."""
+    networks = frame.drop_duplicates(["run", "replica"])
+    unfinished = networks[~networks["status"].isin(["finished", "diverged"])]
+    if len(unfinished):
+        how = ", ".join(f"{count} {status}" for status, count in unfinished["status"].value_counts().items())
+        print(f"plot: of {len(networks)} networks, {how}: drawn as far as they have come", file=sys.stderr)
+
+
 def over(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """With these columns divided by g'g."""
     return frame.assign(**{column: frame[column] / frame["grad_norm"] ** 2 for column in columns})
@@ -170,7 +179,8 @@ def plotted(options: argparse.Namespace) -> Path:
         alike = difflib.get_close_matches(odd[0], numbers, 1)
         hint = f" (did you mean {alike[0]}?)" if alike else f"; there are {', '.join(numbers)}"
         raise BadInput(f"--columns should name columns of numbers in metrics.csv, found {', '.join(odd)}{hint}")
-    target = Path(options.save or options.folder / "curvature.png")
+    target = Path(options.save or options.folder / f"curvature{'-over-gg' if options.over_gg else ''}.png")
+    tell_unfinished(frame)
     picture = figure(converging(frame), columns, options.x, options.over_gg)
     if target.suffix.lstrip(".") not in (kinds := picture.canvas.get_supported_filetypes()):
         raise BadInput(f"--save should end in one of .{', .'.join(kinds)}, found {target}")

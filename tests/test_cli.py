@@ -68,6 +68,7 @@ def test_a_single_run(tmp_path: Path) -> None:
     assert "finished after 5 steps" in result.stdout
     assert "split_gHg < 0, share of 6 steps" in result.stdout
     assert str(folder) in result.stdout
+    assert "nothing was left to do" not in result.stdout
     assert re.search(r"step 5/5 .*loss .*fd_gHg .*split_gHg .*split_gGg .*split_gHrg ", result.stderr)
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["hash"] == folder.name.rsplit("-", 1)[1]
@@ -87,6 +88,7 @@ def test_a_sweep(tmp_path: Path) -> None:
         tmp_path, *SMALL, "steps=2", "width=2", "seed=1", "name=sweep"
     )  # the same run, alone: found finished
     assert again.returncode == 0
+    assert "nothing was left to do" in again.stdout
     assert len(sorted((tmp_path / "outputs" / "sweep").glob("*/metrics.csv"))) == 4
     script = (
         "import runner; f = runner.analysis.load('outputs/sweep'); "

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.report.convex_fig1 import EXACT, Curvature, at_levels, in_forms, paper_setting
-from runner.report.convex_fig1_plots import estimate_and_exact, halved, level, over_epochs
+from runner.report.convex_fig1_plots import estimate_and_exact, halved, over_epochs
 from runner.report.drawing import FORMULAS, curves, legend, symlog
 from runner.report.study import Plot, Runs
 from runner.report.style import PALETTE, ink, ordered, panels
@@ -35,7 +35,7 @@ def described(rows: pd.DataFrame) -> str:
 
 
 def what_it_sees(runs: Runs) -> Figure:
-    """Rows are widths, columns settings; all in units of g'g / lr, so that 1 is the decorrelation level."""
+    """Rows are widths, columns settings; all in units of g'g / lr, in which the decorrelation level is lr / mu."""
     rows = runs.table("metrics", *CONFIG)
     widths, groups = sorted(rows["width"].unique()), list(settings(rows))
     figure, axes = panels(
@@ -50,9 +50,10 @@ def what_it_sees(runs: Runs) -> Figure:
                 axis, scaled, "epoch", "times_mu", by=None, colours=[colour], lw=1.8 if column == EXACT.column else 1.1
             )
             axis.lines[-1].set_label(label)
+            decorrelated(axis, shown, column, colour)
+        axis.plot([], [], "--", color=ink(), lw=0.9, label="its level without curvature, $g^{\\top}g/\\mu$")
         axis.set_yscale("symlog", linthresh=0.1)
         axis.axhline(0, color=ink(), lw=0.5)
-        level(axis)
         over_epochs(axis, halved(group))
         axis.set_title(f"{described(group)}\nwidth {width:g}", fontsize=8.5)
         if number < len(axes) - len(groups):
@@ -62,6 +63,15 @@ def what_it_sees(runs: Runs) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) if len(groups) > 2 else 2)
     return figure
+
+
+def decorrelated(axis: Any, rows: pd.DataFrame, column: str, colour: Any) -> None:
+    """What an estimate is, in units of g'g / lr, where the second gradient is orthogonal to the first."""
+    _, estimated, mu = column.partition("_mu")
+    if estimated:
+        rate = rows.dropna(subset=[column]).groupby("epoch")["lr"].mean()
+        height = rate / (rate if mu == "lr" else float(mu))
+        axis.plot(rate.index, height, "--", color=colour, lw=0.9, drawstyle="steps-post")
 
 
 def parts(runs: Runs) -> Figure:
@@ -125,7 +135,7 @@ def _over_loss(axis: Any, rows: pd.DataFrame) -> None:
 PLOTS = (
     Plot(
         "sees",
-        "What the estimate sees, in units of g'g / lr: 1 (dashed) is the level of an estimate that sees no curvature. "
+        "What the estimate sees, in units of g'g / lr; dashed, in its colour, what it is where it sees no curvature. "
         "Means over seeds with their range; dotted: the rate is halved. Symmetric-log axis, linear below 0.1.",
         what_it_sees,
     ),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake import fake_sweep
+from make_runs import make_run
 
 from runner.analysis import load
 
@@ -65,6 +66,17 @@ def test_only_what_is_quadratic_in_g_is_divided_by_gg(sweep: Path, script: dict[
 def test_it_is_written_where_it_is_told(sweep: Path, call: Call) -> None:
     assert call("plot", sweep, "--columns", "split_gHg", "train_loss") == [str(sweep / "curvature.png")]
     assert (sweep / "curvature.png").stat().st_size > 1000
+    assert call("plot", sweep, "--columns", "split_gHg", "--over-gg") == [str(sweep / "curvature-over-gg.png")]
+
+
+def test_runs_that_have_not_ended_are_told(
+    tmp_path: Path, script: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    metrics = "step,epoch,replica,train_loss\n0,0,0,0.5\n"
+    for number, status in enumerate(["finished", "interrupted", "running", "running"]):
+        make_run(tmp_path / f"{number}", {"seed": number}, metrics, status)
+    script["tell_unfinished"](load(tmp_path))
+    assert "plot: of 4 networks, 2 running, 1 interrupted: drawn as far as they have come" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
