@@ -38,7 +38,7 @@ def along_training(runs: Runs) -> Figure:
         axis.sharey(axes[1])
     for axis, part in zip(axes[1:4], PARTS, strict=True):
         curves(axis, runs.metrics, "epoch", f"split_{part}")
-        symlog(axis, runs.metrics[[f"split_{one}" for one in PARTS]])
+        symlog(axis, runs.metrics[[f"split_{one}" for one in PARTS]], least=1e-8)
         axis.set_title(FORMULAS[part])
     below = runs.metrics.assign(below=(runs.metrics["split_gHg"] < 0).astype(float))
     shares = below.groupby(["width", "epoch"], as_index=False)["below"].mean()
