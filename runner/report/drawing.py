@@ -86,6 +86,7 @@ def eigenvalue_histogram(axis: Any, eigenvalues: Any, zero: float, bins: int = 6
     axis.text(0.5, 1.02, said, transform=axis.transAxes, ha="center", fontsize=8)
     axis.set_xlabel("eigenvalue")
     axis.set_ylabel("count")
+    axis.tick_params(labelbottom=True)  # also where the panel below, which would have them, is none
 
 
 def _symlog_ticks(zero: float, top: float) -> list[float]:

@@ -190,8 +190,8 @@ def probability(runs: Runs) -> Figure:
         axis.set_xticks(sorted(line.index), [f"{one:g}" for one in sorted(line.index)])
         axis.set_xlabel(("input dimension $d$", "width $n$")[along])
     axes[0].set_ylabel("$P(g^{\\top}Hg < 0)$ at the start")
-    for axis in axes:
-        legend(axis)
+    legend(axes[0])
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))  # inside, it would lie on a curve
     return figure
 
 
