@@ -189,13 +189,13 @@ class BatchLoss:
     def __call__(self, weights: Vector) -> Tensor:
         return self.of_outputs(self.outputs(weights))
 
-    def leaves(self) -> Vector:
-        """The weights as leaves of a new graph."""
-        return {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+    def leaves(self, weights: Vector | None = None) -> Vector:
+        """The model's weights, or the given ones, as leaves of a new graph."""
+        return {name: w.detach().requires_grad_() for name, w in (weights or self.weights).items()}
 
     def gradient(self, weights: Vector | None = None) -> Vector:
         """grad L_B, at the model's weights or at the given ones."""
-        leaves = self.leaves() if weights is None else {n: w.detach().requires_grad_() for n, w in weights.items()}
+        leaves = self.leaves(weights)
         with exact_arithmetic(self.device), torch.enable_grad():
             return gradient(self(leaves).sum(), leaves)
 

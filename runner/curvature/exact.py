@@ -36,7 +36,7 @@ def hessian_map(loss: BatchLoss, weights: Vector | None = None) -> Product:
     """v -> H v = grad (g'v), the derivative of the gradient along v, at the model's weights or at the given ones. The
     graph of g is kept."""
     with exact_arithmetic(loss.device), torch.enable_grad():
-        leaves = loss.leaves() if weights is None else {n: w.detach().requires_grad_() for n, w in weights.items()}
+        leaves = loss.leaves(weights)
         g = gradient(loss(leaves).sum(), leaves, create_graph=True)
 
     def product(v: Vector) -> Vector:
