@@ -39,10 +39,10 @@ class Spectrum(LanczosProbe):
 
     @property
     def table(self) -> tuple[str, ...]:
-        return ("end", "index", "value", "residual")
+        return ("index", "value", "end", "residual")
 
     def rows(self, point: Point) -> Iterator[dict[str, Cell]]:
         found = self.eigenpairs(point)
         for end, pairs in (("largest", found.largest), ("smallest", found.smallest)):
             for index, (value, residual) in enumerate(zip(pairs.values, pairs.residuals, strict=True)):
-                yield {"end": end, "index": index, "value": value, "residual": residual}
+                yield {"index": index, "value": value, "end": end, "residual": residual}

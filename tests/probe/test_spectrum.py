@@ -24,7 +24,7 @@ def ends(table: pd.DataFrame, step: int) -> tuple[list[float], list[float]]:
 def test_against_dense_eigenvalues(tmp_path: Path, matrix: str) -> None:
     folder = dense.run_in(tmp_path / "run", *RUN, f"probe.spectrum.matrix={matrix}")
     table, metrics = pd.read_csv(folder / "spectrum.csv"), pd.read_csv(folder / "metrics.csv")
-    assert list(table.columns) == ["step", "replica", "end", "index", "value", "residual", "on"]
+    assert list(table.columns) == ["step", "replica", "index", "value", "end", "residual", "on"]
     for step, at in ((0, None), (3, folder)):
         values = torch.linalg.eigvalsh(dense.matrices(at)[matrix])
         scale = values.abs().max().item()
