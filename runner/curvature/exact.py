@@ -55,7 +55,8 @@ def gauss_newton_map(loss: BatchLoss) -> Product:
         leaves = loss.leaves()
         outputs = loss.outputs(leaves)
         F = _stacked(outputs)
-        u = torch.randn(F.shape, generator=torch.Generator().manual_seed(0)).to(F).requires_grad_()
+        generator = torch.Generator("cpu").manual_seed(0)
+        u = torch.randn(F.shape, generator=generator, device="cpu").to(F).requires_grad_()
         pulled = gradient(F @ u, leaves, create_graph=True)
         curve = _loss_curvature(loss, outputs)
 

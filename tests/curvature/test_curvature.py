@@ -184,6 +184,38 @@ def test_an_exception_changes_nothing_either(name: str) -> None:
     assert_same(before, everything_of(case.model))
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_default_device_changes_nothing(name: str) -> None:
+    """Tensors of the functions' own are where the network is."""
+    case = conv_case("batch", "train", dropout=0.5)
+    expected = FUNCTIONS[name](*case).gHg
+    with torch.device("meta"):
+        assert FUNCTIONS[name](*case).gHg == expected
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_loss_that_draws_and_fails_leaves_the_generator_alone(name: str) -> None:
+    def failing(outputs: Tensor, targets: Tensor) -> Tensor:
+        torch.rand(1)
+        raise RuntimeError("broken loss")
+
+    case = conv_case("batch", "train")
+    before = everything_of(case.model)
+    with pytest.raises(RuntimeError, match="broken loss"):
+        FUNCTIONS[name](case.model, failing, case.inputs, case.targets)
+    assert_same(before, everything_of(case.model))
+
+
+@pytest.mark.parametrize("options", [{"max_norm": 0.5}, {"scale_grad_by_freq": True}, {"sparse": True}], ids=str)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_embeddings_that_have_no_gradient_are_refused_untouched(name: str, options: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Embedding(7, 5, **options), nn.Flatten(), nn.Linear(20, 3))
+    before = everything_of(model)
+    with pytest.raises(ValueError, match=f"^0 should have {next(iter(options))}="):
+        FUNCTIONS[name](model, nn.CrossEntropyLoss(), torch.arange(8).view(2, 4) % 7, torch.tensor([0, 1]))
+    assert_same(before, everything_of(model))
+
+
 def test_the_dropout_mask_is_that_of_the_coming_forward_pass() -> None:
     case = conv_case("none", "train", dropout=0.5)
     torch.manual_seed(3)
