@@ -20,6 +20,8 @@ from runner.schedule import Schedule
 class AlongGradient(Split):
     """g'g and g'Mg for M = G or H, exact."""
 
+    names = ("gg", "gMg")
+
     matrix: Literal["G", "H"] = "G"
 
     def measure(self, point: Point) -> dict[str, Tensor | None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, zeros_like
 
@@ -29,7 +29,7 @@ class Split(Probe):
     compile: fuse the rules of normalisations and activations by torch.compile; `auto`: where a run is long enough.
     """
 
-    names = ("gHg", "gGg", "gHrg")
+    names: ClassVar[tuple[str, ...]] = ("gHg", "gGg", "gHrg")
     side_by_side = True
 
     method: Literal["taylor", "double_backward"] = "taylor"
