@@ -222,6 +222,7 @@ def test_a_signal_checkpoints_and_exits_with_128_plus_n(tmp_path: Path, number: 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
     )
     for _ in range(600):
         time.sleep(0.1)
