@@ -180,8 +180,8 @@ def prepare_probes(run: Experiment) -> None:
 
 def check_second_derivatives(run: Experiment, path: str) -> None:
     """Is what double backward gives symmetric, the sum of its parts, and, where a user's own functions say what that
-    is, the derivative of the gradient? What a network detaches is constant on purpose. `path`: of a probe that needs
-    it."""
+    is, the derivative of the gradient? Without such functions what is detached is constant on purpose; with them no
+    difference tells the two apart. `path`: of a probe that needs it."""
     try:
         loss = few_samples(run, torch.float64)
         off, apart, own = asymmetry(loss), imbalance(loss), own_functions(loss)
@@ -202,5 +202,5 @@ def check_second_derivatives(run: Experiment, path: str) -> None:
         raise BadInput(
             f"{path}: the network's Hessian should be the derivative of its gradient, found Hu and the difference of "
             f"gradients along u that differ by {wrong:.1g} of |Hu|: the backward pass of {' or '.join(own)} takes for "
-            "a constant what is none; choose probe=fd, or, if that is meant, detach it in the network's forward pass"
+            "a constant what is none, or the network detaches something as well, which hides that; choose probe=fd"
         )

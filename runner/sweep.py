@@ -22,7 +22,7 @@ from runner.outcomes import died, from_folder, listed, note
 from runner.signals import StopSignals
 
 POLL_SECONDS = 0.1
-PYTHONS = 1  # the exit code of a process that has not yet come to its job when SIGINT finds it
+INTERRUPTED = 1  # Python's exit code of a process that SIGINT finds before it has come to its job
 
 
 class Sweep:
@@ -128,7 +128,7 @@ class _Worker:
         if alive:
             return False
         self._process.join()
-        if self.job.status == "running" and self._asked and self._process.exitcode in (-self._asked, PYTHONS):
+        if self.job.status == "running" and self._asked and self._process.exitcode in (-self._asked, INTERRUPTED):
             self.job.status, self.job.note = "interrupted", "before its first step"
         elif self.job.status == "running":
             died(self.job, self._process.exitcode or 0)

@@ -84,18 +84,23 @@ def _choice(text: str) -> str:
 
 
 def _meant(key: str) -> str:
-    """The keys that may have been meant: alike, or the same in a group."""
+    """The keys that may have been meant."""
     where, _, last = key.rpartition(".")
-    if where:
-        group, *name = where.split(".")
-        files = sorted(Path(CONF_DIR).glob(f"{group}/{name[0] if name else '*'}.yaml"))
-        files += [Path(CONF_DIR) / "measure.yaml"] if group == "probe" else []
-        keys = dict.fromkeys(one for path in files for one in re.findall(r"(?m)^(\w+):", path.read_text()))
-        found = [f"{where}.{one}" for one in difflib.get_close_matches(last, keys, 1)]
-    else:
-        files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
-        groups = [
-            f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())
-        ]
-        found = [*difflib.get_close_matches(key, [one.name for one in fields(Config)]), *groups]
-    return f" (did you mean {' or '.join(dict.fromkeys(found))}?)" if found else ""
+    found = dict.fromkeys(_alike_in(where, last) if where else _alike(key))
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def _alike(key: str) -> list[str]:
+    """Keys at the top that are alike, and those of groups that have this name."""
+    files = [path for path in Path(CONF_DIR).glob("*/*.yaml") if path.parent.name not in ("experiment", "probe")]
+    groups = [f"{path.parent.name}.{key}" for path in files if re.search(rf"(?m)^{re.escape(key)}:", path.read_text())]
+    return [*difflib.get_close_matches(key, [one.name for one in fields(Config)]), *groups]
+
+
+def _alike_in(where: str, key: str) -> list[str]:
+    """The key below `where`, a group or one of its choices, that is most alike."""
+    group, *name = where.split(".")
+    files = sorted(Path(CONF_DIR).glob(f"{group}/{name[0] if name else '*'}.yaml"))
+    files += [Path(CONF_DIR) / "measure.yaml"] if group == "probe" else []
+    keys = dict.fromkeys(one for path in files for one in re.findall(r"(?m)^(\w+):", path.read_text()))
+    return [f"{where}.{one}" for one in difflib.get_close_matches(key, keys, 1)]
