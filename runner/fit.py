@@ -1,7 +1,7 @@
 """Do network, loss, data, optimizer, schedule and probes fit together? A few samples tell, before any work."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from runner import closure
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.functional import NotAFunction, with_buffers
-from runner.curvature.trust import asymmetry, imbalance, misfit, own_functions
+from runner.curvature.trust import asymmetry, imbalance, wrong_functions
 from runner.curvature.vectors import Vector, norm
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -19,7 +19,7 @@ from runner.probe.base import Probe
 
 CHECKED_SAMPLES = 4
 IN_FP64 = 1e-13  # asymmetry of a Hessian: rounding is 1e-17; a network that casts to fp32 on its way has up to 1e-7
-ASYMMETRY, IMBALANCE, MISFIT = 1e-6, 1e-5, 1e-3  # of what is no Hessian
+ASYMMETRY, IMBALANCE, MISFIT = 1e-6, 1e-5, 1e-3  # of what is no second derivative
 
 
 def check(run: Experiment, labels: Tensor) -> None:
@@ -179,15 +179,16 @@ def prepare_probes(run: Experiment) -> None:
 
 
 def check_second_derivatives(run: Experiment, path: str) -> None:
-    """Is what double backward gives symmetric, the sum of its parts, and, where a user's own functions say what that
-    is, the derivative of the gradient? Without such functions what is detached is constant on purpose; with them no
-    difference tells the two apart. `path`: of a probe that needs it."""
+    """Is what double backward gives symmetric, and the sum of its parts, and do a user's own autograd functions have
+    the second derivative that follows from their first? `path`: of a probe that needs it."""
     try:
         loss = few_samples(run, torch.float64)
-        off, apart, own = asymmetry(loss), imbalance(loss), own_functions(loss)
-        wrong = misfit(loss) if own and off < IN_FP64 else 0.0  # in fp32 a difference tells too little
+        off, apart = asymmetry(loss), imbalance(loss)
     except Exception:  # not in fp64, or not twice: the measurement itself will say so
         return
+    wrong: dict[str, float] = {}
+    with suppress(Exception):  # a function of what is no tensor, or of fp32
+        wrong = wrong_functions(loss) if off < IN_FP64 else {}  # in fp32 a difference tells too little
     if off > ASYMMETRY:
         raise BadInput(
             f"{path}: the network's Hessian should be symmetric, found u'Hv and v'Hu that differ by {off:.1g} of "
@@ -198,9 +199,10 @@ def check_second_derivatives(run: Experiment, path: str) -> None:
             f"{path}: the network's Hessian should be G + H_r, found u'Hu that differs from u'Gu + u'H_r u by "
             f"{apart:.1g} of them: something in it cannot be differentiated twice by autograd; choose probe=fd"
         )
-    if wrong > MISFIT:
-        raise BadInput(
-            f"{path}: the network's Hessian should be the derivative of its gradient, found Hu and the difference of "
-            f"gradients along u that differ by {wrong:.1g} of |Hu|: the backward pass of {' or '.join(own)} takes for "
-            "a constant what is none, or the network detaches something as well, which hides that; choose probe=fd"
-        )
+    for name, share in wrong.items():
+        if share > MISFIT:
+            raise BadInput(
+                f"{path}: the second derivative of the autograd function {name} should be that of its first, found one "
+                f"that is off by {share:.1g} of itself: its backward pass takes for a constant what is none; write it "
+                "with ctx.save_for_backward and without detach, or choose probe=fd"
+            )

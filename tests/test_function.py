@@ -277,6 +277,49 @@ class Tanh(torch.autograd.Function):
         return grads[0] * (1 - torch.tanh(x if ctx.right else x.detach()) ** 2), None
 
 
+tanh = Tanh.apply  # as many modules hold it
+
+
+class Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clamp(min=0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * (ctx.saved_tensors[0] > 0)
+
+
+class Rounded(torch.autograd.Function):
+    """Straight through, as quantised networks have it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(8 * x) / 8
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class OwnDropout(torch.autograd.Function):
+    """Drops out half of the units, and writes to what it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.kept = torch.rand_like(x) > 0.5
+        ctx.mark_dirty(x)
+        return x.mul_(ctx.kept)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * ctx.kept
+
+
 class Between(nn.Module):
     """Two layers, zero biases in the first, and between them what `kind` says."""
 
@@ -288,28 +331,35 @@ class Between(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
         inner: Tensor = {
-            "constant": lambda: Tanh.apply(y, False),
-            "own": lambda: Tanh.apply(y, True),
-            "own, fp32": lambda: Tanh.apply(y.float(), True).to(y.dtype),
+            "constant": lambda: tanh(y, False),
+            "own": lambda: tanh(y, True),
+            "own, fp32": lambda: tanh(y.float(), True).to(y.dtype),
+            "own beside what is detached": lambda: tanh(y, True) * torch.tanh(y.detach()),
+            "noise": lambda: OwnDropout.apply(y + 0),
+            "straight through": lambda: Rounded.apply(y),
+            "kinks": lambda: Relu.apply(self.a(x * (x > 3))),  # most at 0 exactly
             "detached": lambda: y * torch.tanh(y.detach()),
             "fp32": lambda: F.rms_norm(y.float(), (6,)).to(y.dtype),
-            "kinks": lambda: torch.relu(self.a(x * (x > 3))),  # most at 0 exactly
-            "linear": lambda: y,
         }[self.kind]()
         return self.b(inner)
 
 
-def test_a_symmetric_hessian_that_is_not_the_gradients_derivative_is_refused(tmp_path: Path) -> None:
+def test_an_own_function_with_a_wrong_second_derivative_is_refused(tmp_path: Path) -> None:
     own = [*SMALL, f"arch._target_={__name__}.Between", "+arch.kind=constant", f"hydra.run.dir={tmp_path / 'run'}"]
+    forward = vars(Tanh)["forward"]
     with pytest.raises(
-        BadInput, match=r"^probe.hvp: .* be the derivative of its gradient, .* pass of Tanh takes for a"
+        BadInput, match=r"^probe.hvp: the second derivative of the autograd function Tanh should be that"
     ):
         runner.run([*own, "probe=hvp"])
+    assert vars(Tanh)["forward"] is forward
     assert not (tmp_path / "run").exists()
     runner.run([*own, "probe=fd"])
 
 
-@pytest.mark.parametrize("kind", ["own", "own, fp32", "fp32", "kinks", "linear", "detached"])
+RIGHT = ["own", "own, fp32", "own beside what is detached", "straight through", "noise", "kinks", "detached", "fp32"]
+
+
+@pytest.mark.parametrize("kind", RIGHT)
 def test_right_second_derivatives_are_not_refused(tmp_path: Path, kind: str) -> None:
     """Neither rounding on the way, nor weights at which units stand on their kinks, nor what is constant on purpose."""
     own = [*SMALL, f"arch._target_={__name__}.Between", f"+arch.kind='{kind}'", f"hydra.run.dir={tmp_path / 'run'}"]
