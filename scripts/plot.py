@@ -18,7 +18,7 @@ import pandas as pd
 
 from runner.analysis import load
 from runner.errors import BadInput
-from runner.report.drawing import linear_part
+from runner.report.drawing import linear_part, path
 from runner.script import sentences
 from runner.writing import explained
 
@@ -99,8 +99,7 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
     for (values, rows), colour in zip(groups, colours, strict=True):
         table = spread(rows, x, column)
         named = ", ".join(f"{knob} {said(value)}" for knob, value in zip(by, values, strict=True))
-        axis.plot(table.index, table["mean"], "o-" if len(table) == 1 else "-", color=colour, lw=1, label=named or None)
-        axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
+        path(axis, table, color=colour, lw=1, label=named or None)
     axis.set_title(name)
     axis.set_xlabel(x)
     if along_g(column):

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,8 +69,8 @@ def extract(archive: tarfile.TarFile, target: Path) -> None:
                 shutil.copyfileobj(content, out)
 
 
-def section(folder: Path, experiment: str | None, figures: Path) -> Section:
-    """An experiment's runs, judged and drawn."""
+def section(folder: Path, experiment: str | None, figures: Path, taken: Collection[str] = ()) -> Section:
+    """An experiment's runs, judged and drawn; under the folder's name where that of the experiment is `taken`."""
     runs = Runs(folder)
     name = experiment or runs.experiment
     if name is None:
@@ -79,11 +79,13 @@ def section(folder: Path, experiment: str | None, figures: Path) -> Section:
     sweep = sweep_of(name, runs.scale)
     runs.check_settings(sweep)
     figures.mkdir(parents=True, exist_ok=True)
+    own = folder.name if name in taken else name
     findings = [(claim, judged(claim, runs)) for claim in about.claims]
-    drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / name))]
+    drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / own))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
     text = config.read_text() if config.exists() else ""
-    return Section(about, name, runs.scale, runs.told, runs.command(sweep), text, findings, drawn, remark(about, runs))
+    scale, command = runs.form(sweep), runs.command(sweep)
+    return Section(about, own, scale, runs.told, command, text, findings, drawn, remark(about, runs))
 
 
 def remark(about: Study, runs: Runs) -> str:
@@ -116,10 +118,10 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
 
 def sections_of(folders: Sequence[Path], experiment: str | None, figures: Path) -> list[Section]:
     """One of each folder. Of several, those without an experiment's finished runs are passed over, which is said."""
-    found = []
+    found = list[Section]()
     for folder in folders:
         try:
-            found.append(section(folder, experiment, figures))
+            found.append(section(folder, experiment, figures, [one.name for one in found]))
         except BadInput as error:
             if len(folders) == 1:
                 raise

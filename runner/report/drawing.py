@@ -40,9 +40,20 @@ def curves(
     for (value, rows), colour in zip(groups, colours or ordered(len(groups)), strict=False):
         table = rows.dropna(subset=[y]).groupby(x)[y].agg(["mean", "min", "max"])
         name = None if by is None else label.format(by=by, value=value)
-        axis.plot(table.index, table["mean"], color=colour, label=name, **line)
-        axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.2, lw=0)
+        path(axis, table, color=colour, label=name, **line)
     axis.set_xlabel(FORMULAS.get(x, x))
+
+
+def path(axis: Any, table: pd.DataFrame, color: Any, **line: Any) -> None:
+    """The `mean` over the table's index, with the band from `min` to `max`. A mean that changes its sign from row to
+    row is dotted: lines between hundreds of rows would fill the panel."""
+    mean = table["mean"].to_numpy(float)
+    if len(mean) == 1:
+        line = {**line, "marker": "o"}
+    elif len(mean) > 100 and (mean[1:] * mean[:-1] < 0).mean() > 0.3:
+        line = {**line, "ls": "", "marker": ".", "ms": 3, "mew": 0}
+    axis.plot(table.index, mean, color=color, **line)
+    axis.fill_between(table.index, table["min"], table["max"], color=color, alpha=0.2, lw=0)
 
 
 def linear_part(values: Any, share: float = 0.9, least: float = 1e-3) -> float | None:

@@ -78,7 +78,8 @@ def page(title: str, sections: Sequence[Section]) -> str:
 def _summary(sections: Sequence[Section]) -> str:
     rows = []
     for one in sections:
-        rows.append(f'<tr><th colspan="2"><a href="#{one.name}">{escape(one.study.title)}</a></th></tr>')
+        title = f'<a href="#{one.name}">{escape(one.study.title)}</a> ({escape(one.scale)})'
+        rows.append(f'<tr><th colspan="2">{title}</th></tr>')
         for claim, finding in one.findings:
             rows.append(f"<tr><td>{escape(claim.text)}</td><td>{_badge(finding.outcome)}</td></tr>")
     return (

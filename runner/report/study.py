@@ -127,14 +127,27 @@ class Runs:
             told += f"; diverged: {self.diverged} network{'s' * (self.diverged > 1)}"
         return f"{told}; left out: {self._left_out}" if self._left_out else told
 
+    @cached_property
+    def _given(self) -> list[list[str]]:
+        """What was overridden by hand, of each run."""
+        return [_task_overrides(folder / ".hydra" / "overrides.yaml") for folder in self.folders]
+
+    @property
+    def _given_to_all(self) -> list[str]:
+        return [one for one in self._given[0] if all(one in other for other in self._given)] if self._given else []
+
+    def form(self, sweep: Collection[str]) -> str:
+        """The scale, and whether more was changed by hand than the values over which the experiment's `sweep` goes."""
+        keys = {one.partition("=")[0].lstrip("+~") for one in self._given_to_all}
+        return f"{self.scale}, changed" if any(key not in sweep and not aside(key) for key in keys) else self.scale
+
     def command(self, sweep: Mapping[str, Sequence[str]]) -> str:
         """What makes these runs: the experiment and its scale, and what was overridden by hand, also where these have
         others than the values over which its `sweep` goes, or a part of them."""
-        given = [_task_overrides(folder / ".hydra" / "overrides.yaml") for folder in self.folders]
-        same = [one for one in given[0] if all(one in other for other in given)] if given else []
-        rest = [one for one in same if not one.startswith(("experiment=", "scale=", "data_root="))]
+        rest = [one for one in self._given_to_all if not one.startswith(("experiment=", "scale=", "data_root="))]
         values = {
-            key: {one.partition("=")[2] for each in given for one in each if one.startswith(f"{key}=")} for key in sweep
+            key: {one.partition("=")[2] for each in self._given for one in each if one.startswith(f"{key}=")}
+            for key in sweep
         }
         parts = [
             f"{key}={','.join([one for one in every if one in values[key]] + _others(values[key], every))}"

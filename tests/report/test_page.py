@@ -237,3 +237,31 @@ def test_the_command_says_which_part_of_the_sweep_was_run(tmp_path: Path) -> Non
     assert said == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=1,4"
     more = runs.command({"width": ["4"], "seed": ["0", "1"]})
     assert more == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=4,1"
+
+
+@pytest.mark.parametrize(
+    ("given", "form"),
+    [
+        ("[seed=1, width=4, name=x, device=cpu, scale=small]", "small"),
+        ("[dataset.train_size=9]", "small, changed"),
+        ("[+optimizer.foreach=false]", "small, changed"),
+    ],
+)
+def test_the_form_says_whether_something_was_changed_by_hand(tmp_path: Path, given: str, form: str) -> None:
+    runs = Runs(sweep(tmp_path))
+    for folder in runs.folders:
+        (folder / ".hydra").mkdir(exist_ok=True)
+        (folder / ".hydra" / "overrides.yaml").write_text(given)
+    assert runs.form(["width", "seed"]) == form
+
+
+def test_two_forms_of_an_experiment_have_each_their_own_name(tmp_path: Path) -> None:
+    first, second = sweep(tmp_path / "one"), sweep(tmp_path / "two")
+    ended = report(first, second, "--out", tmp_path / "report.html", "--markdown", tmp_path / "table.md")
+    assert ended.returncode == 0, ended.stderr
+    names = {path.name for path in (tmp_path / "figures").glob("*-training.png")}
+    assert names == {"convex_fig2-training.png", "two-training.png"}
+    text = (tmp_path / "table.md").read_text()
+    assert "[two](#two) (small)" in text
+    assert text.count("## convex_fig2\n") == text.count("## two\n") == 1
+    assert "two seldom negative: holds" in ended.stdout

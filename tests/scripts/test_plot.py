@@ -13,6 +13,7 @@ from fake import fake_sweep
 from make_runs import make_run
 
 from runner.analysis import load
+from runner.report.drawing import path
 
 Call = Callable[..., list[str]]
 Refused = Callable[..., str]
@@ -125,6 +126,20 @@ def test_curvatures_are_logarithmic_down_to_the_small_ones(tmp_path: Path, scrip
     figure = script["figure"](frame, ["split_gHg"], "step", over_gg=False)
     assert figure.axes[0].yaxis.get_transform().linthresh == pytest.approx(1e-6)
     plt.close(figure)
+
+
+def test_means_that_change_their_sign_from_row_to_row_are_dotted() -> None:
+    steps = np.arange(200)
+
+    def drawn(mean: np.ndarray) -> tuple[Any, Any]:
+        axis = plt.figure().subplots()
+        path(axis, pd.DataFrame({"mean": mean, "min": mean - 1, "max": mean + 1}), color="black")
+        return axis.lines[0].get_linestyle(), axis.lines[0].get_marker()
+
+    assert drawn((-1.0) ** steps) == ("None", ".")
+    assert drawn(steps - 100.0) == ("-", "None")
+    assert drawn((-1.0) ** steps[:20]) == ("-", "None")
+    assert drawn(np.ones(1))[1] == "o"
 
 
 def test_more_settings_than_colours_are_refused(tmp_path: Path, refused: Refused) -> None:
