@@ -1,5 +1,6 @@
 """How far a run is and what it has recorded: the part of its state that is not the network's."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from runner.records import Cell, Cells, Mark, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
 FLUSH_SECONDS = 1.0
+STEP_OF_FILE = re.compile(r"-step(\d+)(-replica\d+)?\.(pt|npy)$")
 
 
 def probe_columns(run: Experiment) -> list[str]:
@@ -39,11 +41,12 @@ class Progress:
         self._flushed = time.monotonic()
 
     def begin(self, state: dict[str, Any] | None) -> None:
-        """Start new tables, or go on from a checkpoint's state: what was written after it is cut off."""
+        """Start new tables, or go on from a checkpoint's state: what was recorded after it is cut off."""
         for name, table in self.tables.items():
             table.start(Mark(*state["tables"][name]) if state else None)
         if state:
             self.step = state["step"]
+            self.drop_files()
             self.outcomes = {int(one): Ended(*ended) for one, ended in state["outcomes"].items()}
             self.run.batches.keep(state["live"])
             self.run.networks.load(state["model"], state["live"], self.run.optimizer)
@@ -89,6 +92,14 @@ class Progress:
         """Files in the probe's own folder, each whole or not there."""
         for stem, content in files:
             self._files.add(write_file(self.folder / name, stem, content))
+
+    def drop_files(self) -> None:
+        """Remove the probes' files of this step and later ones: those that are due are made again."""
+        for name in self.run.probes:
+            for path in (self.folder / name).glob("*-step*"):
+                found = STEP_OF_FILE.search(path.name)
+                if found and int(found[1]) >= self.step:
+                    path.unlink()
 
     def end_epoch(self, cells: Cells, rows: Sequence[int] | None = None) -> None:
         """Write the row of the epoch that ended with the step of `cells`, and begin the next; of given `rows` of the

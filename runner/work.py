@@ -95,6 +95,9 @@ class Unwritten(Progress):
         for _ in files:
             pass
 
+    def drop_files(self) -> None:
+        pass
+
 
 class _NoTable(Table):
     def start(self, mark: Mark | None = None) -> None:

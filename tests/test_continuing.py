@@ -1,6 +1,7 @@
 """Runs that are gone on with under a config that says the same otherwise, or on data that are not the same."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -105,3 +106,21 @@ def test_an_optimizers_state_keeps_its_dtype(tmp_path: Path, precision: str) -> 
     for steps in (3, 8):
         cut = runner.run([*SMALL, *own, f"steps={steps}", f"hydra.run.dir={tmp_path / 'cut'}"])
     assert (cut / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("every", "kept"), [(100, [0, 12]), (3, [0, 3, 6, 9, 12])])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_extended_run_has_the_files_of_one_that_never_ended(
+    tmp_path: Path, every: int, kept: list[int], replicas: int
+) -> None:
+    own = [*SMALL, f"replicas={replicas}", "probe=[snapshot,hessian]", f"probe.snapshot.every={every}"]
+    own += [f"probe.hessian.every={every}", "probe.hessian.save=true"]
+    for folder, steps in (("a", 6), ("a", 12), ("b", 12)):
+        runner.run([*own, f"steps={steps}", f"hydra.run.dir={tmp_path / folder}"])
+    found, expected = (
+        {str(path.relative_to(tmp_path / folder)) for path in (tmp_path / folder).glob("*/*-step*")}
+        for folder in ("a", "b")
+    )
+    assert found == expected
+    assert {int(re.findall(r"-step(\d+)", name)[0]) for name in found} == set(kept)
+    assert len(found) == 4 * replicas * len(kept)  # weights, H, G and H_r

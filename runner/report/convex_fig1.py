@@ -11,6 +11,7 @@ from runner.report.study import Claim, Finding, Runs
 
 MOST = 0.5  # of the measured steps
 TWICE = 1 / 3  # (x - y) / (x + y) where x = 2 y
+PARTS = 20  # of a run
 CONVERGED = 0.5  # of the loss at the start
 LEVELS = 12  # at which curves are compared at equal training loss
 
@@ -64,29 +65,42 @@ def most_steps(rows: pd.DataFrame, hits: pd.Series) -> tuple[Outcome, str]:
 
 def high_at_both_ends(rows: pd.DataFrame, curvature: Curvature, form: str) -> Finding:
     """Claim (b)."""
-    runs = windows(in_forms(rows, curvature), form)
+    rows = in_forms(rows, curvature)
+    values, losses = along_training(rows, form), along_training(rows, "train_loss")
+    between = lowest_between(values)
     start, end = (
-        correlation(excess(runs[part], runs["middle"]).groupby("seed").mean()) for part in ("start", "end")
+        correlation(excess(values[part], between).groupby("seed").mean()) for part in (0, PARTS - 1)
     )  # a mean over widths first: what is independent are the seeds
-    left = float((runs["loss_end"] / runs["loss_start"]).mean())
+    left = float((losses[PARTS - 1] / losses[0]).mean())
     ended = above(end, TWICE) if left < CONVERGED else Outcome.UNDECIDED
-    means = ", ".join(f"{runs[part].mean():.3g}" for part in ("start", "middle", "end"))
-    said = (
-        f"{FORMS[form]} in the first tenth, the middle and the last tenth: {means}; excess {start} at the start, {end} "
-    )
+    means = ", ".join(f"{one.mean():.3g}" for one in (values[0], between, values[PARTS - 1]))
+    said = f"{FORMS[form]} in the first twentieth, the lowest tenth between and the last twentieth: {means}; excess"
     return Finding(
-        all_of([above(start, TWICE), ended]), f"{said}at the end, where {left:.0%} of the training loss is left."
+        all_of([above(start, TWICE), ended]),
+        f"{said} {start} at the start, {end} at the end, where {left:.0%} of the training loss is left.",
     )
 
 
-def windows(rows: pd.DataFrame, form: str) -> pd.DataFrame:
-    """Means over the first tenth of a run's steps, its middle (20 % to 80 %) and its last tenth, with the loss."""
+def along_training(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Means over each twentieth of the steps, in columns, a row for each width and seed."""
     done = rows["step"] / rows.groupby(["width", "seed"])["step"].transform("max").clip(lower=1)
-    parts = {"start": done <= 0.1, "middle": done.between(0.2, 0.8), "end": done >= 0.9}
-    by = [rows["width"], rows["seed"]]
-    values = {part: rows[form].where(chosen).groupby(by).mean() for part, chosen in parts.items()}
-    losses = {f"loss_{part}": rows["train_loss"].where(chosen).groupby(by).mean() for part, chosen in parts.items()}
-    return pd.DataFrame({**values, **losses})
+    part = np.floor(done * PARTS).clip(upper=PARTS - 1).astype(int)
+    table = rows.pivot_table(index=["width", "seed"], columns=part, values=column)
+    return table.reindex(columns=range(PARTS))
+
+
+def lowest_between(values: pd.DataFrame) -> pd.Series:
+    """Of each row the mean over the tenth of the steps, between the first and the last twentieth, in which it is
+    nearest to zero: at each width where it is so for the other half of the seeds, since of a noisy curve some tenth
+    always is."""
+    tenths = values.iloc[:, 1:-1].T.rolling(2, min_periods=1).mean().T.iloc[:, 1:]
+    found = []
+    for _, runs in tenths.groupby("width"):
+        odd = np.arange(len(runs)) % 2 == 1
+        for own in (odd, ~odd):
+            others = runs[~own] if not own.all() else runs
+            found.append(runs.loc[own, others.mean().abs().idxmin()])
+    return pd.concat(found).reindex(values.index)
 
 
 def excess(end: pd.Series, middle: pd.Series) -> pd.Series:
@@ -150,15 +164,37 @@ def claims(curvature: Curvature, of: str = "") -> tuple[Claim, ...]:
     )
 
 
+def at_equal_loss(judged: Curvature, beside: Curvature) -> Claim:
+    """The control of claim (c): wider networks are further in training at equal epoch."""
+
+    def judge(runs: Runs) -> Finding:
+        rows = paper_setting(runs)
+        found = {one.text: share_of_wider(in_forms(rows, one), "per_gg", "loss") for one in (judged, beside)}
+        said = ", ".join(f"{share} for {text}" for text, share in found.items())
+        return Finding(
+            above(found[judged.text], 0.5),
+            f"Share of comparisons at equal training loss in which the wider network's is larger: {said}.",
+        )
+
+    return Claim(
+        "equal loss",
+        f"(c) at equal training loss: the wider the network, the larger {judged.text}, per g'g.",
+        "Over twelve levels of the training loss and all pairs of widths of a seed, the share in which the wider "
+        "network's is larger has an interval over seeds above 1/2.",
+        judge,
+    )
+
+
 def _high_at_both_ends(curvature: Curvature, form: str, of: str) -> Claim:
     return Claim(
         f"{of}high at both ends, {FORMS[form]}",
         f"(b) It is larger at the start and when converged, near zero between; here {curvature.text} as {FORMS[form]}.",
-        "With x the mean over the first or the last tenth of the steps and y that over the middle (20 % to 80 %), the "
-        "excess (x - |y|) / (|x| + |y|) is 1/3 where x is twice |y|, and -1 where x is negative. Its mean over widths, "
-        "with the interval over seeds, lies above 1/3 at both ends; it fails if it lies below at one. The last tenth "
-        f"is left open unless the training loss there has come down to less than {CONVERGED:.0%} of that in the first: "
-        "runs that train less can only fail, or stay open.",
+        "With x the mean over the first or the last twentieth of the steps and y that over the tenth between them in "
+        "which it is nearest to zero (at each width, and for the other half of the seeds), the excess "
+        "(x - |y|) / (|x| + |y|) is 1/3 where x is twice |y|, and -1 where x is negative. Its mean over widths, "
+        "with the interval over seeds, lies above 1/3 at both ends; it fails if it lies below at one. The end is left "
+        f"open unless the training loss there has come down to less than {CONVERGED:.0%} of that at the start: runs "
+        "that train less can only fail, or stay open.",
         lambda runs: high_at_both_ends(paper_setting(runs), curvature, form),
     )
 

@@ -15,6 +15,7 @@ from runner.report.statistics import (
     correlation,
     mean,
     share,
+    trend,
 )
 from runner.report.study import Finding
 
@@ -35,6 +36,10 @@ FOLLOWS_RULE = (
     "together (Bonferroni). It is of the whole run, and goes with its length: the parts differ early."
 )
 
+SELDOMER_RULE = (
+    "The change of the share of steps with g'Hg < 0 for each doubling of the width, fitted for each start, lies below "
+    "zero."
+)
 STARTS_RULE = (
     "The log-log slope over width of the mean |g'H_r g| / g'g at step 0 lies below zero (bootstrap over starts). Left "
     f"open below {STARTS} starts of each width: single draws show any order."
@@ -71,6 +76,19 @@ def _early(metrics: pd.DataFrame, by: str, find: Callable[[pd.DataFrame, str], d
     shown = values if len(values) <= MANY else [min(values), max(values)]
     between = ", " if len(values) <= MANY else " to "
     return f"of the first {EARLY} steps: {between.join(f'{one:.2g}' for one in shown)}"
+
+
+def seldomer(metrics: pd.DataFrame) -> Finding:
+    """How the share of negative steps goes with the width."""
+    whole, early = (_change_of_share(rows) for rows in (metrics, metrics[metrics["step"] < EARLY]))
+    said = f"Share of steps with g'Hg < 0, change for each doubling of the width: {whole}"
+    return Finding(below(whole), f"{said}; of the first {EARLY} steps {early}.")
+
+
+def _change_of_share(metrics: pd.DataFrame) -> Interval:
+    rows = metrics.dropna(subset=["split_gHg"])
+    shares = (rows["split_gHg"] < 0).groupby([rows["width"], rows["seed"] + rows["replica"]]).mean()
+    return trend(shares.rename_axis(["width", "start"]).reset_index(name="share"), "share", "width", "start", log=False)
 
 
 def starts_closer(metrics: pd.DataFrame) -> Finding:

@@ -136,7 +136,8 @@ def two_isolated(found: pd.DataFrame, by: str) -> Finding:
 
 
 TWO_ISOLATED = (
-    "Of the ratios of each of the five largest eigenvalues to the next (values below 1 % of the largest count as 1 %), "
+    "Of the ratios of neighbours among the six largest eigenvalues, or the five that are kept (values below 1 % of the "
+    "largest count as 1 %), "
     "that of the second to the third is the widest in more than half of the converged starts (Wilson interval), and "
     f"its median lies above {ISOLATED:g}; in every setting."
 )

@@ -204,6 +204,12 @@ def all_of(outcomes: Iterable[Outcome]) -> Outcome:
     return Outcome.HOLDS if found and set(found) == {Outcome.HOLDS} else Outcome.UNDECIDED
 
 
+def agreed(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome on which all of them agree; undecided where they do not, or without any."""
+    found = set(outcomes)
+    return found.pop() if len(found) == 1 else Outcome.UNDECIDED
+
+
 def finite(values: Iterable[float]) -> np.ndarray:
     x = np.asarray(list(values), dtype=float)
     return x[np.isfinite(x)]

@@ -236,13 +236,31 @@ def fig2_sweep(folder: Path, negative: bool, seeds: int = 20, steps: int = 60) -
 
 def test_figure_2_either_way(tmp_path: Path) -> None:
     good, bad = fig2_sweep(tmp_path / "good", False), fig2_sweep(tmp_path / "bad", True)
-    for claim in study("convex_fig2").claims:
+    for claim in [one for one in study("convex_fig2").claims if one.name != "seldomer negative"]:
         assert judged(claim, good).outcome == Outcome.HOLDS, claim.name
         assert judged(claim, bad).outcome == Outcome.FAILS, claim.name
     draw_all(good, "convex_fig2")
     draw_all(good, "convex_fig2_linear")
     few = fig2_sweep(tmp_path / "few", False, seeds=3)
     assert verdict(few, "convex_fig2", "starts closer to zero") == Outcome.UNDECIDED
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1, Outcome.FAILS), (-1, Outcome.HOLDS)])
+def test_the_share_of_negative_steps_over_width_either_way(tmp_path: Path, factor: int, expected: Outcome) -> None:
+    """Of 50 steps 10, 13, 16, or the other way round, and one more for the odd seeds."""
+    jobs: list[Job] = []
+    for place, width in enumerate((1.0, 2.0, 4.0)):
+        for seed in range(6):
+            count = 13 + factor * 3 * (place - 1) + seed % 2
+            gHg = np.where(np.arange(50) < count, -1.0, 1.0)
+            jobs.append(({"width": width, "seed": seed}, {"metrics": pd.DataFrame({
+                "step": range(50), "replica": 0, "split_gHg": gHg,
+            })}))  # fmt: skip
+    runs = Runs(fake_sweep(tmp_path, "convex_fig2", jobs))
+    (claim,) = [one for one in study("convex_fig2").claims if one.name == "seldomer negative"]
+    found = judged(claim, runs)
+    assert found.outcome is expected
+    assert f"doubling of the width: {0.06 * factor:.3g}" in found.measured
 
 
 def test_following_is_more_than_a_common_trend() -> None:

@@ -10,7 +10,7 @@ import pytest
 from fake import Job, fake_sweep
 from matplotlib import pyplot as plt
 
-from runner.report.convex_fig1 import ESTIMATE, in_forms, share_of_wider
+from runner.report.convex_fig1 import ESTIMATE, in_forms, lowest_between, share_of_wider
 from runner.report.statistics import Outcome
 from runner.report.studies import convex_fig1_cifar100, convex_fig1_exact, convex_fig1_tiny_imagenet
 from runner.report.study import Runs, Study, judged
@@ -24,6 +24,19 @@ SETTINGS = {"paper": ("relu", "batch", 0.1), "low_rate": ("relu", "batch", 0.02)
 def valley(width: float, done: np.ndarray) -> np.ndarray:
     """High at both ends, near zero between, larger in wider networks."""
     return width * np.where((done < 0.15) | (done > 0.85), 10.0, 0.1)
+
+
+def early(width: float, done: np.ndarray) -> np.ndarray:
+    """The same, with the valley soon after the start."""
+    return width * np.where((done > 0.05) & (done < 0.16), 0.1, 10.0)
+
+
+def climbing(width: float, done: np.ndarray) -> np.ndarray:
+    return width * (1 + done)
+
+
+def narrow(width: float, done: np.ndarray) -> np.ndarray:
+    return (0.1 + done) / width
 
 
 def hill(width: float, done: np.ndarray) -> np.ndarray:
@@ -108,7 +121,9 @@ def test_positive(tmp_path: Path, law: Law, expected: Outcome) -> None:
 
 @pytest.mark.parametrize("form", ["g'Hg", "g'Hg / g'g", "mu g'Hg / g'g"])
 class TestForms:
-    @pytest.mark.parametrize(("law", "expected"), [(valley, HOLDS), (hill, FAILS), (negative, FAILS)])
+    @pytest.mark.parametrize(
+        ("law", "expected"), [(valley, HOLDS), (early, HOLDS), (hill, FAILS), (negative, FAILS), (climbing, FAILS)]
+    )
     def test_high_at_both_ends(self, tmp_path: Path, form: str, law: Law, expected: Outcome) -> None:
         runs = figure1(tmp_path, estimate=law)
         assert verdict(convex_fig1_cifar100.STUDY, f"high at both ends, {form}", runs) is expected
@@ -123,12 +138,31 @@ class TestForms:
         assert verdict(convex_fig1_cifar100.STUDY, f"wider is larger, {form}", runs) is expected
 
 
+@pytest.mark.parametrize(("law", "expected"), [(climbing, HOLDS), (narrow, FAILS)])
+def test_wider_is_larger_at_equal_loss(tmp_path: Path, law: Law, expected: Outcome) -> None:
+    assert verdict(convex_fig1_cifar100.STUDY, "equal loss", figure1(tmp_path, estimate=law)) is expected
+
+
 def test_what_halving_does_to_the_estimate_is_seen_in_mu_times_it(tmp_path: Path) -> None:
     """An estimate at its decorrelation level: larger at the end per g'g, flat times mu."""
     runs = figure1(tmp_path, estimate=lambda width, done: 10 * 2 ** np.minimum(done * 100 // 25, 3))
     rows = runs.metrics
     assert np.ptp(rows["lr"] * rows["fd_gHg"]) < 0.15
     assert verdict(convex_fig1_cifar100.STUDY, "high at both ends, mu g'Hg / g'g", runs) is FAILS
+
+
+def test_the_lowest_of_a_noisy_curve_is_looked_for_in_other_seeds() -> None:
+    """Of the curve's own values it would lie far below those at the ends."""
+    index = pd.MultiIndex.from_product([[1.0, 2.0], range(40)], names=["width", "seed"])
+    values = pd.DataFrame(np.random.default_rng(0).normal(10, 5, (80, 20)), index)
+    found = lowest_between(values)
+    assert found.mean() == pytest.approx(10, abs=1.5)
+    assert values.iloc[:, 1:-1].abs().min(axis=1).mean() < 4
+    assert list(found.index) == list(index)
+    dip = values.copy()
+    dip[[7, 8]] = 0.0
+    assert lowest_between(dip).eq(0).all()
+    assert lowest_between(dip.iloc[:1]).eq(0).all()
 
 
 @pytest.mark.parametrize(("error", "expected"), [(-0.1, HOLDS), (0.1, FAILS)])
@@ -149,10 +183,6 @@ def rising(width: float, done: np.ndarray) -> np.ndarray:
 
 def flat(width: float, done: np.ndarray) -> np.ndarray:
     return 0.95 * 10 * 2 ** np.minimum(done * 100 // 25, 3)
-
-
-def narrow(width: float, done: np.ndarray) -> np.ndarray:
-    return (0.1 + done) / width
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def moved(factor: float) -> list[Job]:
     return [same({"width": 2.0}), same({"width": 4.0}, top=(7 * factor, 6 * factor), size=80)]
 
 
+def larger(factor: float) -> Job:
+    return same({"width": 8.0}, top=(7 * factor, 6 * factor), size=120)
+
+
 def scattered(low: float, high: float, **options: Any) -> list[Job]:
     """Starts whose largest eigenvalue lies anywhere between."""
     return [job({}, [spectrum(top=(one, 6.0), **options) for one in np.linspace(low, high, STARTS)])]
@@ -109,6 +113,8 @@ CASES: list[tuple[str, str, Sweep, Outcome]] = [
     ("singularity_fig5", "number stays", sizes(top=(9.0, 9.0, 9.0)), Outcome.FAILS),
     ("singularity_fig5", "place stays", moved(1.1), Outcome.HOLDS),
     ("singularity_fig5", "place stays", moved(5.0), Outcome.FAILS),
+    ("singularity_fig5", "place stays", [*moved(5.0), larger(5.0)], Outcome.UNDECIDED),  # the smallest alone is apart
+    ("singularity_fig5", "place stays", [*moved(5.0), larger(25.0)], Outcome.FAILS),
     ("singularity_fig5", "bulk sharpens", sizes(), Outcome.HOLDS),
     ("singularity_fig5", "bulk sharpens", sizes((0.05, 0.1, 0.2)), Outcome.FAILS),
     ("singularity_fig5", "few negative", sizes((0.05, 0.05, 0.05)), Outcome.HOLDS),

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.report.drawing import legend
-from runner.report.statistics import Interval, above, all_of, below, mean, rank_correlation, trend, within
+from runner.report.statistics import Interval, above, agreed, all_of, below, mean, rank_correlation, trend, within
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink, ordered, panels
 
@@ -60,7 +60,7 @@ def residual_falls(runs: Runs) -> Finding:
     found, said = over_arms(frame, lambda rows: trend(rows, "residual", "batch", over="replica"))
     without, rest = over_arms(larger, lambda rows: trend(rows, "residual", "batch", over="replica"))
     text = f"Log-log slope of |g'H_r g| / g'g over the batch size: {said}; without the smallest batch: {rest}."
-    return Finding(all_of(map(below, [*found, *without])), text)
+    return Finding(agreed(all_of(map(below, slopes)) for slopes in (found, without)), text)
 
 
 def samples_orthogonal(runs: Runs) -> Finding:
@@ -173,8 +173,8 @@ STUDY = Study(
             "batch size",
             "g'H_r g is smaller in a batch: |g'H_r g| / g'g falls with the batch size.",
             "Its log-log slope over the batch size, fitted for each network, has a mean below zero in each setting, "
-            "with the smallest batch and without it: all networks of a setting share the data, and so that one batch "
-            "of few samples.",
+            "with the smallest batch and without it (open where these differ): all networks of a setting share the "
+            "data, and so that one batch of few samples.",
             residual_falls,
         ),
         Claim(

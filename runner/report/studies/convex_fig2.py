@@ -17,6 +17,11 @@ def seldom_negative(runs: Runs) -> Finding:
     return figure2.seldom_negative(runs.metrics, "width", "at width {:g}")
 
 
+def seldomer(runs: Runs) -> Finding:
+    """The paper's thesis, of this figure."""
+    return figure2.seldomer(runs.metrics)
+
+
 def follows(runs: Runs) -> Finding:
     """Claim (b)."""
     return figure2.follows(runs.metrics, "width", "at width {:g}")
@@ -74,6 +79,12 @@ STUDY = Study(
             "(a) The curvature along the gradient is seldom negative.",
             figure2.SELDOM_RULE,
             seldom_negative,
+        ),
+        Claim(
+            "seldomer negative",
+            "(ours) The wider the network, the seldomer the curvature along the gradient is negative.",
+            figure2.SELDOMER_RULE,
+            seldomer,
         ),
         Claim(
             "follows G",

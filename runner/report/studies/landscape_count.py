@@ -158,7 +158,7 @@ STUDY = Study(
         ),
         Claim(
             "several outputs",
-            "With r outputs it has exactly r d.",
+            "With r outputs it has exactly r d; here for one-hot labels, which are not generic.",
             "As above, for the minima of networks with several outputs.",
             positive(single=False),
         ),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from runner.report import spectra
 from runner.report.drawing import surface
 from runner.report.lines import heights, lines
-from runner.report.statistics import above, all_of, below, mean
+from runner.report.statistics import above, all_of, below, mean, median
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 from runner.report.style import PALETTE, ink
 
@@ -25,8 +25,9 @@ def flat(runs: Runs) -> Finding:
     apart = mean(last["distance"] / last["travelled"])
     outcome = all_of([below(barrier, FLAT), above(apart, APART)])
     said = (
-        f"Highest barrier on the way, by the loss at the start: {barrier} (the last one by the loss it ends at: "
-        f"{mean(last['barrier'] / last['end'])}); distance at the last step, by the way from the start: {apart}."
+        f"Highest barrier on the way, by the loss at the start: {barrier} (the last one by the loss it ends at, "
+        f"median: {median(last['barrier'] / last['end'])}); "
+        f"distance at the last step, by the way from the start: {apart}."
     )
     return Finding(outcome, said)
 
