@@ -253,5 +253,22 @@ def diverged(runs: Runs) -> str:
 
 
 def on_the_exact(runs: Runs) -> str:
-    """What becomes of the claims that are made for the estimate."""
-    return f"For the exact g'Hg of the same steps: {outcomes(runs, EXACT)}.{diverged(runs)}"
+    """What becomes of the claims that are made for the estimate, and how either value goes with the rate."""
+    return (
+        f"For the exact g'Hg of the same steps: {outcomes(runs, EXACT)}. {in_quarters(runs, ESTIMATE, EXACT)}"
+        f"{diverged(runs)}"
+    )
+
+
+def in_quarters(runs: Runs, *curvatures: Curvature) -> str:
+    """A sentence on mu g'Hg / g'g before and after the halvings, which lie between the quarters of training."""
+    said = []
+    for one in curvatures:
+        rows = in_forms(paper_setting(runs), one)
+        quarter = np.floor(4 * rows["step"] / rows["step"].max()).clip(upper=3)
+        medians = rows.groupby(quarter)["times_mu"].median()
+        said.append(f"{', '.join(f'{value:.2g}' for value in medians)} for {one.text}")
+    return (
+        f"Medians of mu g'Hg / g'g in the quarters of training: {'; '.join(said)}. It is 1 where a step along g ends "
+        "at a gradient that is orthogonal to g (for the exact value, were the loss quadratic)."
+    )

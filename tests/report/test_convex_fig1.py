@@ -1,5 +1,6 @@
 """Figure 1 and what its estimate sees: every rule both ways, on sweeps made by hand."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,16 @@ def test_pictures_and_remarks(tmp_path: Path) -> None:
             figure.canvas.draw()
             plt.close(figure)
         assert "(a)" in study.remark(runs)
+
+
+def test_the_remark_tells_how_curvature_goes_with_the_rate(tmp_path: Path) -> None:
+    """An estimate at 0.95 of its decorrelation level, and an exact value that the halvings do not move."""
+    said = convex_fig1_cifar100.STUDY.remark(figure1(tmp_path, estimate=flat, exact=lambda width, done: 10 + 0 * done))
+    numbers = re.search(r"quarters of training: (.*) for the estimate; (.*) for the exact", said)
+    assert numbers is not None
+    estimate, exact = ([float(one) for one in part.split(", ")] for part in numbers.groups())
+    assert estimate == pytest.approx([0.95] * 4, rel=0.03)
+    assert exact == pytest.approx([1, 0.5, 0.25, 0.125], rel=0.05)
 
 
 def test_the_paragraph_counts_what_the_estimate_hides(tmp_path: Path) -> None:
