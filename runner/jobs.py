@@ -1,7 +1,7 @@
 """A sweep as a person sees it: a live table at a terminal, plain lines elsewhere, a table of all jobs at the end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,12 @@ LIVE_SECONDS = 0.5
 
 @dataclass
 class Job:
-    """One config of the sweep, and what is known of it: `note` says why it ended as it did, or how it went."""
+    """One config of the sweep, and what is known of it: `note` says why it ended as it did, or how it went. Its name
+    leaves out the overrides that are `shared` by all jobs."""
 
     overrides: Sequence[str]
     folder: Path
+    shared: Collection[str] = ()
     status: str = "waiting"
     step: int = 0
     steps: int = 0
@@ -29,7 +31,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return " ".join(self.overrides) or self.folder.name
+        return " ".join(one for one in self.overrides if one not in self.shared) or self.folder.name
 
     @property
     def progress(self) -> str:

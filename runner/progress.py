@@ -14,7 +14,7 @@ from runner.records import Cell, Cells, Mark, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
 FLUSH_SECONDS = 1.0
-STEP_OF_FILE = re.compile(r"-step(\d+)(-replica\d+)?\.(pt|npy)$")
+STEP_OF_FILE = re.compile(r"-step(\d+)(?:-replica(\d+))?\.(?:pt|npy)$")
 
 
 def probe_columns(run: Experiment) -> list[str]:
@@ -46,8 +46,8 @@ class Progress:
             table.start(Mark(*state["tables"][name]) if state else None)
         if state:
             self.step = state["step"]
-            self.drop_files()
             self.outcomes = {int(one): Ended(*ended) for one, ended in state["outcomes"].items()}
+            self.drop_files()
             self.run.batches.keep(state["live"])
             self.run.networks.load(state["model"], state["live"], self.run.optimizer)
             updating.restore(self.run.optimizer, state["optimizer"])
@@ -94,11 +94,12 @@ class Progress:
             self._files.add(write_file(self.folder / name, stem, content))
 
     def drop_files(self) -> None:
-        """Remove the probes' files of this step and later ones: those that are due are made again."""
+        """Remove the probes' files of this step and later ones: those that are due are made again. Not of networks
+        that have come to their end, which measure no more."""
         for name in self.run.probes:
             for path in (self.folder / name).glob("*-step*"):
                 found = STEP_OF_FILE.search(path.name)
-                if found and int(found[1]) >= self.step:
+                if found and int(found[1]) >= self.step and int(found[2] or 0) not in self.outcomes:
                     path.unlink()
 
     def end_epoch(self, cells: Cells, rows: Sequence[int] | None = None) -> None:

@@ -35,7 +35,7 @@ class Sweep:
         self.signals = StopSignals()
         common = shared(jobs)
         for job in jobs:
-            job.overrides = [override for override in job.overrides if override not in common]
+            job.shared = common
         self.display = JobsDisplay(self.jobs)
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from runner.sweep import slots_of
 
@@ -73,6 +74,9 @@ def test_one_jobs_death_is_its_own(tmp_path: Path, fate: str, why: str) -> None:
     assert re.search(rf"seed=1 +│ failed +│ +\d+ │ .*{why}", result.stdout), result.stdout
     found = statuses(tmp_path)
     assert sorted(one["status"] for one in found.values()) == ["failed", "finished", "finished"]
+    kept = [OmegaConf.load(path) for path in (tmp_path / "outputs" / "s").glob("*/.hydra/overrides.yaml")]
+    given = {*SMALL[1:], f"loss.fate={fate}", "steps=20"}
+    assert all(given <= set(one) for one in kept), "the table leaves out what all jobs share"
     (failed,) = (name for name, one in found.items() if one["status"] == "failed")
     assert why in found[failed]["reason"]
     assert why in (tmp_path / "outputs/s" / failed / "run.log").read_text()
