@@ -11,6 +11,7 @@ import shutil
 import sys
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,8 +70,8 @@ def extract(archive: tarfile.TarFile, target: Path) -> None:
                 shutil.copyfileobj(content, out)
 
 
-def section(folder: Path, experiment: str | None, figures: Path, taken: Collection[str] = ()) -> Section:
-    """An experiment's runs, judged and drawn; under the folder's name where that of the experiment is `taken`."""
+def section(folder: Path, experiment: str | None, figures: Path, several: Collection[str | None]) -> Section:
+    """An experiment's runs, judged and drawn; under the folder's name where there are `several` of that experiment."""
     runs = Runs(folder)
     name = experiment or runs.experiment
     if name is None:
@@ -79,7 +80,7 @@ def section(folder: Path, experiment: str | None, figures: Path, taken: Collecti
     sweep = sweep_of(name, runs.scale)
     runs.check_settings(sweep)
     figures.mkdir(parents=True, exist_ok=True)
-    own = folder.name if name in taken else name
+    own = folder.name if name in several else name
     findings = [(claim, judged(claim, runs)) for claim in about.claims]
     drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / own))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
@@ -116,12 +117,24 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
     return Drawn(plot, pictures["light"], pictures["dark"])
 
 
+def experiment_of(folder: Path) -> str | None:
+    """None where a folder holds none."""
+    try:
+        return Runs(folder).experiment
+    except BadInput:
+        return None
+
+
 def sections_of(folders: Sequence[Path], experiment: str | None, figures: Path) -> list[Section]:
     """One of each folder. Of several, those without an experiment's finished runs are passed over, which is said."""
     found = list[Section]()
+    counts = Counter(experiment or experiment_of(folder) for folder in folders)
+    several = [name for name, count in counts.items() if count > 1]
+    if len({folder.name for folder in folders}) < len(folders) and several:
+        raise BadInput("folders of one experiment should have names of their own, found two of one name")
     for folder in folders:
         try:
-            found.append(section(folder, experiment, figures, [one.name for one in found]))
+            found.append(section(folder, experiment, figures, several))
         except BadInput as error:
             if len(folders) == 1:
                 raise

@@ -67,7 +67,7 @@ def test_figures_are_files_too(made: Path) -> None:
 def test_the_table_of_verdicts(made: Path) -> None:
     text = (made / "table.md").read_text()
     summary, chapter = text.split("## convex_fig2")
-    assert summary.count("\n| ") == 2 + 3
+    assert summary.count("\n| ") == 2 + 4
     assert all(line.replace("\\|", "").count("|") == 5 for line in chapter.splitlines() if line.startswith("|"))
     assert "(figures/convex_fig2-training.png)" in chapter
 
@@ -260,8 +260,11 @@ def test_two_forms_of_an_experiment_have_each_their_own_name(tmp_path: Path) -> 
     ended = report(first, second, "--out", tmp_path / "report.html", "--markdown", tmp_path / "table.md")
     assert ended.returncode == 0, ended.stderr
     names = {path.name for path in (tmp_path / "figures").glob("*-training.png")}
-    assert names == {"convex_fig2-training.png", "two-training.png"}
+    assert names == {"one-training.png", "two-training.png"}
     text = (tmp_path / "table.md").read_text()
     assert "[two](#two) (small)" in text
-    assert text.count("## convex_fig2\n") == text.count("## two\n") == 1
+    assert text.count("## one\n") == text.count("## two\n") == 1
     assert "two seldom negative: holds" in ended.stdout
+    ended = report(first, sweep(tmp_path / "other" / "one"), "--out", tmp_path / "report.html")
+    assert ended.returncode == 2
+    assert "should have names of their own, found two of one name" in ended.stderr
