@@ -15,16 +15,16 @@ from runner.rows import Rows
 
 Value = float | int | str | None  # of a column; bool is an int
 
-# Where and how a run computes, what its groups have taken over under keys of their own, and what says `width` again.
-ASIDE = (
-    *("device", "data_root", "checkpoint_minutes", "logger", "sweep", "recipe", "experiment", "scale", "name"),
-    "arch.width",
-)
+# Where and how a run computes, and what it is called.
+AROUND = ("device", "data_root", "checkpoint_minutes", "logger", "sweep", "experiment", "scale", "name")
+# And what its groups have taken over under keys of their own, and what says `width` again.
+ASIDE = (*AROUND, "recipe", "arch.width")
 
 
-def aside(key: str) -> bool:
-    """Whether a config's dotted key says nothing of its own of what a run computes."""
-    return f"{key}.".startswith(tuple(f"{one}." for one in ASIDE))
+def aside(key: str, keys: Sequence[str] = ASIDE) -> bool:
+    """Whether a config's dotted key is one of these, or below one: by default those that say nothing of their own of
+    what a run computes."""
+    return f"{key}.".startswith(tuple(f"{one}." for one in keys))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from runner.analysis import load
 from runner.errors import BadInput
-from runner.report.drawing import linear_part, path
+from runner.report.drawing import linear_part, mean_and_range
 from runner.script import sentences
 from runner.writing import explained
 
@@ -99,7 +99,7 @@ def draw(axis: Any, frame: pd.DataFrame, x: str, column: str, name: str) -> None
     for (values, rows), colour in zip(groups, colours, strict=True):
         table = spread(rows, x, column)
         named = ", ".join(f"{knob} {said(value)}" for knob, value in zip(by, values, strict=True))
-        path(axis, table, color=colour, lw=1, label=named or None)
+        mean_and_range(axis, table, color=colour, lw=1, label=named or None)
     axis.set_title(name)
     axis.set_xlabel(x)
     if along_g(column):

@@ -11,8 +11,7 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,8 +69,8 @@ def extract(archive: tarfile.TarFile, target: Path) -> None:
                 shutil.copyfileobj(content, out)
 
 
-def section(folder: Path, experiment: str | None, figures: Path, several: Collection[str | None]) -> Section:
-    """An experiment's runs, judged and drawn; under the folder's name where there are `several` of that experiment."""
+def section(folder: Path, experiment: str | None, figures: Path, own: str) -> Section:
+    """An experiment's runs, judged and drawn, with files of its `own` name."""
     runs = Runs(folder)
     name = experiment or runs.experiment
     if name is None:
@@ -80,7 +79,6 @@ def section(folder: Path, experiment: str | None, figures: Path, several: Collec
     sweep = sweep_of(name, runs.scale)
     runs.check_settings(sweep)
     figures.mkdir(parents=True, exist_ok=True)
-    own = folder.name if name in several else name
     findings = [(claim, judged(claim, runs)) for claim in about.claims]
     drawn = [picture for plot in about.plots if (picture := draw(plot, runs, figures / own))]
     config = Path(CONF_DIR) / "experiment" / f"{name}.yaml"
@@ -117,6 +115,15 @@ def draw(plot: Plot, runs: Runs, stem: Path) -> Drawn | None:
     return Drawn(plot, pictures["light"], pictures["dark"])
 
 
+def names_of(folders: Sequence[Path], experiment: str | None) -> list[str]:
+    """For each folder that of its experiment, and its own where several are of one."""
+    found = [experiment or experiment_of(folder) or str(folder) for folder in folders]
+    names = [folder.name if found.count(name) > 1 else name for folder, name in zip(folders, found, strict=True)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadInput(f"folders of one experiment should have names of their own, found two {twice[0]}")
+    return names
+
+
 def experiment_of(folder: Path) -> str | None:
     """None where a folder holds none."""
     try:
@@ -128,13 +135,9 @@ def experiment_of(folder: Path) -> str | None:
 def sections_of(folders: Sequence[Path], experiment: str | None, figures: Path) -> list[Section]:
     """One of each folder. Of several, those without an experiment's finished runs are passed over, which is said."""
     found = list[Section]()
-    counts = Counter(experiment or experiment_of(folder) for folder in folders)
-    several = [name for name, count in counts.items() if count > 1]
-    if len({folder.name for folder in folders}) < len(folders) and several:
-        raise BadInput("folders of one experiment should have names of their own, found two of one name")
-    for folder in folders:
+    for folder, own in zip(folders, names_of(folders, experiment), strict=True):
         try:
-            found.append(section(folder, experiment, figures, several))
+            found.append(section(folder, experiment, figures, own))
         except BadInput as error:
             if len(folders) == 1:
                 raise

@@ -124,3 +124,16 @@ def test_an_extended_run_has_the_files_of_one_that_never_ended(
     assert found == expected
     assert {int(re.findall(r"-step(\d+)", name)[0]) for name in found} == set(kept)
     assert len(found) == 4 * replicas * len(kept)  # weights, H, G and H_r
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_files_of_networks_at_their_end_stay(tmp_path: Path, replicas: int) -> None:
+    """As after a death between a run's last checkpoint and its status."""
+    own = [*SMALL, f"replicas={replicas}", "probe=snapshot", "until.grad_norm=1e9", f"hydra.run.dir={tmp_path / 'a'}"]
+    folder = runner.run([*own, "steps=6"])
+    status = folder / "status.json"
+    kept, ended = sorted(folder.glob("snapshot/*")), status.read_text()
+    assert len(kept) == replicas
+    status.write_text(json.dumps({**json.loads(ended), "status": "running"}))
+    runner.run([*own, "steps=6"])
+    assert (sorted(folder.glob("snapshot/*")), status.read_text()) == (kept, ended)

@@ -48,8 +48,9 @@ def wrong_functions(loss: BatchLoss) -> dict[str, float]:
 def misfit(function: type[Function], arguments: Sequence[Any]) -> float:
     """How far the second derivative S u of c'f(x) is from what it should be, (s(x + h u) - s(x - h u)) / 2h with s its
     slope, for random c and u with |u| = |x|, as a share of |S u| + |s| / 1000. In fp64 below 1e-5: the smallest for
-    several h, since a kink between the two points adds to a difference what a derivative does not have. x is a little
-    beside the tensors among `arguments`, many of which may lie on kinks, as zeros do."""
+    several h, since a kink between the two points adds to a difference what a derivative does not have. `arguments` are
+    those of its forward pass, without the context; x is a little beside the floating-point tensors among them, of any
+    shapes, many of which may lie on kinks, as zeros do. 0.0 where there is neither slope nor second derivative."""
     generator = torch.Generator("cpu").manual_seed(0)
     given = {str(k): x for k, x in enumerate(arguments) if isinstance(x, Tensor) and x.is_floating_point()}
     x = combine(given, 1e-3, _random(given, generator, float(norm(given))))

@@ -40,11 +40,11 @@ def curves(
     for (value, rows), colour in zip(groups, colours or ordered(len(groups)), strict=False):
         table = rows.dropna(subset=[y]).groupby(x)[y].agg(["mean", "min", "max"])
         name = None if by is None else label.format(by=by, value=value)
-        path(axis, table, color=colour, label=name, **line)
+        mean_and_range(axis, table, color=colour, label=name, **line)
     axis.set_xlabel(FORMULAS.get(x, x))
 
 
-def path(axis: Any, table: pd.DataFrame, color: Any, **line: Any) -> None:
+def mean_and_range(axis: Any, table: pd.DataFrame, color: Any, **line: Any) -> None:
     """The `mean` over the table's index, with the band from `min` to `max`. A mean that changes its sign from row to
     row is dotted: lines between hundreds of rows would fill the panel."""
     mean = table["mean"].to_numpy(float)

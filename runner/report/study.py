@@ -17,7 +17,7 @@ from runner import analysis
 from runner.config import CONF_DIR
 from runner.errors import BadInput
 from runner.report.statistics import Outcome
-from runner.runs import Run, Sweep, aside, flatten, sweep
+from runner.runs import AROUND, Run, Sweep, aside, flatten, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,13 +138,13 @@ class Runs:
 
     def form(self, sweep: Collection[str]) -> str:
         """The scale, and whether more was changed by hand than the values over which the experiment's `sweep` goes."""
-        keys = {one.partition("=")[0].lstrip("+~") for one in self._given_to_all}
-        return f"{self.scale}, changed" if any(key not in sweep and not aside(key) for key in keys) else self.scale
+        changed = [one for one in map(_key, self._given_to_all) if one not in sweep and not aside(one, AROUND)]
+        return f"{self.scale}, changed" if changed else self.scale
 
     def command(self, sweep: Mapping[str, Sequence[str]]) -> str:
         """What makes these runs: the experiment and its scale, and what was overridden by hand, also where these have
         others than the values over which its `sweep` goes, or a part of them."""
-        rest = [one for one in self._given_to_all if not one.startswith(("experiment=", "scale=", "data_root="))]
+        rest = [one for one in self._given_to_all if _key(one) == "name" or not aside(_key(one), AROUND)]
         values = {
             key: {one.partition("=")[2] for each in self._given for one in each if one.startswith(f"{key}=")}
             for key in sweep
@@ -156,6 +156,10 @@ class Runs:
         ]
         words = ["python", "-m", "runner", "-m", f"experiment={self.experiment}", f"scale={self.scale}", *rest, *parts]
         return " ".join(map(shlex.quote, words))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _others(values: Collection[str], every: Sequence[str]) -> list[str]:

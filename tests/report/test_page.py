@@ -231,12 +231,14 @@ def test_the_command_says_which_part_of_the_sweep_was_run(tmp_path: Path) -> Non
     folder = fake_sweep(tmp_path, "convex_fig2", jobs)
     for number, (width, seed) in enumerate((width, seed) for width in (1, 4) for seed in (0, 1)):
         (folder / f"run{number}" / ".hydra").mkdir(exist_ok=True)
-        (folder / f"run{number}" / ".hydra" / "overrides.yaml").write_text(f"[width={width}, seed={seed}, steps=3]")
+        (folder / f"run{number}" / ".hydra" / "overrides.yaml").write_text(
+            f"[width={width}, seed={seed}, steps=3, device=cpu, name=x]"
+        )
     runs = Runs(folder)
     said = runs.command({"width": ["1", "4", "8"], "seed": ["0", "1"]})
-    assert said == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=1,4"
+    assert said == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 name=x width=1,4"
     more = runs.command({"width": ["4"], "seed": ["0", "1"]})
-    assert more == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 width=4,1"
+    assert more == f"python -m runner -m experiment=convex_fig2 scale={runs.scale} steps=3 name=x width=4,1"
 
 
 @pytest.mark.parametrize(
@@ -245,6 +247,7 @@ def test_the_command_says_which_part_of_the_sweep_was_run(tmp_path: Path) -> Non
         ("[seed=1, width=4, name=x, device=cpu, scale=small]", "small"),
         ("[dataset.train_size=9]", "small, changed"),
         ("[+optimizer.foreach=false]", "small, changed"),
+        ("[recipe.lr=0.05]", "small, changed"),
     ],
 )
 def test_the_form_says_whether_something_was_changed_by_hand(tmp_path: Path, given: str, form: str) -> None:
@@ -267,4 +270,4 @@ def test_two_forms_of_an_experiment_have_each_their_own_name(tmp_path: Path) -> 
     assert "two seldom negative: holds" in ended.stdout
     ended = report(first, sweep(tmp_path / "other" / "one"), "--out", tmp_path / "report.html")
     assert ended.returncode == 2
-    assert "should have names of their own, found two of one name" in ended.stderr
+    assert "should have names of their own, found two one" in ended.stderr

@@ -9,6 +9,7 @@ from runner.report.statistics import (
     Interval,
     Outcome,
     above,
+    agreed,
     all_of,
     below,
     bootstrap_slope,
@@ -115,3 +116,5 @@ def test_outcomes() -> None:
     assert all_of([Outcome.HOLDS, Outcome.UNDECIDED]) is Outcome.UNDECIDED
     assert all_of([Outcome.UNDECIDED, Outcome.FAILS]) is Outcome.FAILS
     assert all_of([]) is Outcome.UNDECIDED
+    assert agreed([Outcome.FAILS, Outcome.FAILS]) is Outcome.FAILS
+    assert agreed([Outcome.HOLDS, Outcome.FAILS]) is agreed([]) is Outcome.UNDECIDED

@@ -13,7 +13,7 @@ from fake import fake_sweep
 from make_runs import make_run
 
 from runner.analysis import load
-from runner.report.drawing import path
+from runner.report.drawing import mean_and_range
 
 Call = Callable[..., list[str]]
 Refused = Callable[..., str]
@@ -132,8 +132,9 @@ def test_means_that_change_their_sign_from_row_to_row_are_dotted() -> None:
     steps = np.arange(200)
 
     def drawn(mean: np.ndarray) -> tuple[Any, Any]:
-        axis = plt.figure().subplots()
-        path(axis, pd.DataFrame({"mean": mean, "min": mean - 1, "max": mean + 1}), color="black")
+        figure, axis = plt.subplots()
+        mean_and_range(axis, pd.DataFrame({"mean": mean, "min": mean - 1, "max": mean + 1}), color="black")
+        plt.close(figure)
         return axis.lines[0].get_linestyle(), axis.lines[0].get_marker()
 
     assert drawn((-1.0) ** steps) == ("None", ".")
