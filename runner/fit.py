@@ -1,7 +1,7 @@
 """Do network, loss, data, optimizer, schedule and probes fit together? A few samples tell, before any work."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from runner import closure
 from runner.curvature import randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
 from runner.curvature.functional import NotAFunction, with_buffers
-from runner.curvature.trust import asymmetry, imbalance, wrong_functions
+from runner.curvature.trust import asymmetry, imbalance, misfits
 from runner.curvature.vectors import Vector, norm
 from runner.dataset.batches import Batches
 from runner.errors import BadInput
@@ -186,9 +186,6 @@ def check_second_derivatives(run: Experiment, path: str) -> None:
         off, apart = asymmetry(loss), imbalance(loss)
     except Exception:  # not in fp64, or not twice: the measurement itself will say so
         return
-    wrong: dict[str, float] = {}
-    with suppress(Exception):  # a function of what is no tensor, or of fp32
-        wrong = wrong_functions(loss) if off < IN_FP64 else {}  # in fp32 a difference tells too little
     if off > ASYMMETRY:
         raise BadInput(
             f"{path}: the network's Hessian should be symmetric, found u'Hv and v'Hu that differ by {off:.1g} of "
@@ -199,7 +196,7 @@ def check_second_derivatives(run: Experiment, path: str) -> None:
             f"{path}: the network's Hessian should be G + H_r, found u'Hu that differs from u'Gu + u'H_r u by "
             f"{apart:.1g} of them: something in it cannot be differentiated twice by autograd; choose probe=fd"
         )
-    for name, share in wrong.items():
+    for name, share in (misfits(loss) if off < IN_FP64 else {}).items():  # in fp32 a difference tells too little
         if share > MISFIT:
             raise BadInput(
                 f"{path}: the second derivative of the autograd function {name} should be that of its first, found one "

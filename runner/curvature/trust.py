@@ -2,7 +2,7 @@
 makes it wrong without a word: some of torch's do, and functions of a user's own."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -36,13 +36,17 @@ def imbalance(loss: BatchLoss) -> float:
     return float((found.gHg - found.gGg - found.gHrg).abs() / size) if size > 0 else 0.0
 
 
-def wrong_functions(loss: BatchLoss) -> dict[str, float]:
+def misfits(loss: BatchLoss) -> dict[str, float]:
     """The misfit of each torch.autograd.Function, whose backward pass Python code says, between weights and loss, by
-    name; at what it is first given."""
+    name; at what it is first given. Those that do not run by themselves in fp64 are left out."""
     functions = _functions(loss)
     with _first_arguments(functions) as given, torch.no_grad():
         loss(loss.weights)
-    return {function.__name__: misfit(function, given[function]) for function in functions}
+    found = dict[str, float]()
+    for function in functions:
+        with suppress(Exception):
+            found[function.__name__] = misfit(function, given[function])
+    return found
 
 
 def misfit(function: type[Function], arguments: Sequence[Any]) -> float:

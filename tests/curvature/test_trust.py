@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.trust import asymmetry, imbalance, misfit, wrong_functions
+from runner.curvature.trust import asymmetry, imbalance, misfit, misfits
 
 
 def loss_of(model: nn.Module, size: tuple[int, ...], classes: int = 3) -> BatchLoss:
@@ -51,7 +51,7 @@ class ZeroBranch(nn.Module):
 def test_of_right_networks_nothing_is_off(right: BatchLoss) -> None:
     assert asymmetry(right) < 1e-15
     assert imbalance(right) < 1e-13
-    assert wrong_functions(right) == {}
+    assert misfits(right) == {}
 
 
 def test_nothing_is_off_where_h_is_zero() -> None:
@@ -87,7 +87,7 @@ def test_a_wrong_second_derivative_is_off_by_as_much_as_it_is_wrong(error: float
     torch.manual_seed(0)
     loss = loss_of(Model(5, 3), (5,))
     assert asymmetry(loss) < 1e-15
-    found = wrong_functions(loss)
+    found = misfits(loss)
     assert found.keys() == {"Squared"}
     if not error:
         assert found["Squared"] < 1e-5
@@ -95,6 +95,34 @@ def test_a_wrong_second_derivative_is_off_by_as_much_as_it_is_wrong(error: float
         assert found["Squared"] > 100
     else:
         assert found["Squared"] == pytest.approx(abs(error) / (1 + error), rel=2e-2)
+
+
+class OfComplex(torch.autograd.Function):
+    """|z|^2, which has no floating-point argument to try it at."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.abs() ** 2
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        found: Tensor = 2 * grads[0] * z
+        return found
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_function_that_cannot_be_tried_does_not_hide_another(first: bool) -> None:
+    class Model(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            one, two = OfComplex.apply(torch.complex(y, y)), Squared.apply(y, 0.1)
+            found: Tensor = one + two if first else two + one
+            return found
+
+    torch.manual_seed(0)
+    assert misfits(loss_of(Model(5, 3), (5,))).keys() == {"Squared"}
 
 
 def test_a_function_without_a_second_derivative_is_right() -> None:
