@@ -74,7 +74,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Experiment:
         device=device,
         ranks=ranks,
     )
-    fit.check(experiment, dataset.train.labels)
+    fit.check(experiment)
     return experiment
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from runner import closure
 from runner.curvature import randomness
@@ -22,9 +21,9 @@ IN_FP64 = 1e-13  # asymmetry of a Hessian: rounding is 1e-17; a network that cas
 ASYMMETRY, IMBALANCE, MISFIT = 1e-6, 1e-5, 1e-3  # of what is no second derivative
 
 
-def check(run: Experiment, labels: Tensor) -> None:
-    """Raises BadInput for whatever does not fit. `labels`: of the training set."""
-    check_data(run, labels)
+def check(run: Experiment) -> None:
+    """Raises BadInput for whatever does not fit."""
+    check_data(run)
     check_training(run)
     if run.networks.stacked:
         check_side_by_side(run)
@@ -55,12 +54,8 @@ def check_places(probes: dict[str, Probe], batches: Batches) -> None:
             batches.require_sample(name, probe.samples)
 
 
-def check_data(run: Experiment, labels: Tensor) -> None:
+def check_data(run: Experiment) -> None:
     """A small forward pass in evaluation mode, and a loss."""
-    if labels.min() < 0 or labels.max() >= run.task.classes:
-        raise BadInput(
-            f"dataset: labels should be in 0 … {run.task.classes - 1}, found {int(labels.min())} … {int(labels.max())}"
-        )
     first = run.batches(0).first(2).rows(run.networks.first)
     run.model.eval()
     try:

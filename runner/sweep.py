@@ -26,7 +26,8 @@ INTERRUPTED = 1  # Python's exit code of a process that SIGINT finds before it h
 
 
 class Sweep:
-    """All jobs of a sweep, in order. `slots`: devices that jobs are pinned to, each as often as it takes jobs."""
+    """All jobs of a sweep, in order. `slots`: devices that jobs are pinned to, each as often as it takes jobs; none
+    where a launcher starts them."""
 
     def __init__(self, jobs: Sequence[Job], slots: Sequence[str], threads: int | None, keep_going: bool) -> None:
         self.jobs, self.threads, self.keep_going = {job.folder: job for job in jobs}, threads, keep_going
@@ -37,6 +38,10 @@ class Sweep:
         for job in jobs:
             job.shared = common
         self.display = JobsDisplay(self.jobs)
+
+    @property
+    def starts_jobs(self) -> bool:
+        return self._all > 0
 
     @property
     def failed(self) -> bool:
@@ -235,8 +240,9 @@ def begin(jobs: Sequence[Job], cfg: DictConfig, own_processes: bool) -> None:
 
 
 def run_job(cfg: DictConfig, folder: Path, overrides: Sequence[str], hydra_cfg: DictConfig) -> None:
-    """Start the job of a sweep, in this process's own sweep, or, in the process of a launcher, alone and to its end."""
-    if _current is not None:
+    """Start the job of a sweep, in this process's own sweep, or, from a launcher (joblib with one worker calls it in
+    the process of the sweep), alone and to its end."""
+    if _current is not None and _current.starts_jobs:
         _current.submit(cfg, folder, overrides, hydra_cfg)
         return
     multiprocessing.set_start_method("forkserver", force=True)  # joblib leaves one here that its children do not know

@@ -31,7 +31,7 @@ from runner.errors import BadInput
 from runner.identity import identity
 from runner.script import sentences
 from runner.settings import settings
-from runner.writing import explained
+from runner.writing import explained, whole
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -225,7 +225,8 @@ def main() -> None:
         table = options.out or options.a.resolve().parent / f"{stem}.csv"
         with explained(table):
             table.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_csv(table, index=False)
+            with whole(table) as sink:
+                sink.write(frame.to_csv(index=False).encode())
             figure(frame, names).savefig(table.with_suffix(".png"), dpi=150)
     print(table, table.with_suffix(".png"), sep="\n")
 

@@ -198,12 +198,14 @@ def test_every_cuda_device_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> N
     assert slots_of("cpu", 1) == ["cpu"]
 
 
-def test_other_launchers_jobs_have_processes_of_their_own_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_other_launchers_jobs_have_processes_of_their_own_too(tmp_path: Path, workers: int) -> None:
+    """joblib's only worker is the process of the sweep itself."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "mine.py").write_text(FATAL)
     result = runner(
         tmp_path, *SMALL, *MINE, "loss.fate=exit", "steps=20", "seed=0,1,2", "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
+        f"hydra.launcher.n_jobs={workers}",
     )  # fmt: skip
     assert result.returncode == 1, result.stderr
     assert sorted(one["status"] for one in statuses(tmp_path).values()) == ["failed", "finished", "finished"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from runner.curvature import functional, randomness
 from runner.curvature.functional import NotAFunction
@@ -179,7 +179,8 @@ class BatchLoss:
         if not isinstance(self._loss_fn, nn.Module):
             return self._loss_fn(outputs, targets)
         buffers = {name: buffer.clone() for name, buffer in self._loss_fn.named_buffers()}
-        own = _cast({**dict(self._loss_fn.named_parameters()), **buffers}, self.dtype)
+        dtypes = [leaf.dtype for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        own = _cast({**dict(self._loss_fn.named_parameters()), **buffers}, dtypes[0] if dtypes else self.dtype)
         versions = {name: own[name]._version for name in buffers}
         value: Tensor = functional.call(self._loss_fn, own, (outputs, targets))
         if any(own[name]._version != version for name, version in versions.items()):

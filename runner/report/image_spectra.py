@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from runner import reload
 from runner.errors import BadInput
+from runner.records import write_file
 from runner.report import spectra
 from runner.report.drawing import eigenvalue_histogram, heat_map
 from runner.report.statistics import Interval, above, agreed, all_of, below, mean, trend
@@ -156,7 +157,7 @@ def kept_hessian(folder: Path, step: str) -> np.ndarray:
     path = folder.parent / f"{folder.name}-H-{step}.npy"
     checkpoint = folder / "checkpoint.pt"
     if not path.is_file() or (checkpoint.is_file() and path.stat().st_mtime < checkpoint.stat().st_mtime):
-        np.save(path, hessian_of(folder, step))
+        write_file(path.parent, path.stem, hessian_of(folder, step))
     matrix: np.ndarray = np.load(path)
     return matrix
 

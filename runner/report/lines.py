@@ -9,6 +9,7 @@ from runner import line, reload
 from runner.errors import BadInput
 from runner.report.study import Runs
 from runner.settings import settings
+from runner.writing import whole
 
 TABLE = "lines.csv"
 COLUMNS = ["kind", "a", "b", "step", "alpha", "train_loss", "distance", "travelled"]
@@ -27,7 +28,9 @@ def lines(runs: Runs) -> pd.DataFrame:
     path = runs.folder / TABLE
     snapshots = [one.stat().st_mtime for one in runs.folder.glob("*/snapshot/*.pt")]
     if not path.is_file() or (snapshots and path.stat().st_mtime < max(snapshots)):
-        walked(runs).to_csv(path, index=False)
+        table = walked(runs).to_csv(index=False)
+        with whole(path) as sink:
+            sink.write(table.encode())
     return pd.read_csv(path)
 
 
@@ -40,10 +43,16 @@ def walked(runs: Runs) -> pd.DataFrame:
 
 
 def pairs(runs: Runs) -> list[tuple[str, Path, Path]]:
-    found = {}
+    found = dict[tuple[int, bool], Path]()
     for folder in runs.folders:
         cfg = reload.config(folder)
-        found[int(cfg.seed), cfg.batch_size is None] = folder
+        kind = int(cfg.seed), cfg.batch_size is None
+        if kind in found:
+            raise BadInput(
+                f"{runs.folder} should hold one run of each seed with the full batch, and one with minibatches, found "
+                f"{found[kind].name} and {folder.name}"
+            )
+        found[kind] = folder
     seeds = sorted({seed for seed, _ in found})
     same = [("start", (seed, True), (seed, False)) for seed in seeds]
     other = [("random", (a, False), (b, False)) for a, b in zip(seeds[::2], seeds[1::2], strict=False)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNFINISHED = ("running", "interrupted", "failed")
+ENDED = ("finished", "diverged")
 
 
 class Runs:
@@ -42,7 +42,7 @@ class Runs:
         key = (name, *config)
         if key not in self._tables:
             rows = analysis.load(self.folder, name, ("width", "seed", *config))
-            self._tables[key] = rows[~rows["status"].isin(UNFINISHED)].reset_index(drop=True)
+            self._tables[key] = rows[rows["status"].isin(ENDED)].reset_index(drop=True)
         return self._tables[key]
 
     @property
@@ -60,7 +60,7 @@ class Runs:
     @property
     def _ended(self) -> list[Run]:
         """The runs that count."""
-        return [run for run in self._sweep.runs if run.status not in UNFINISHED]
+        return [run for run in self._sweep.runs if run.status in ENDED]
 
     @property
     def folders(self) -> list[Path]:
@@ -71,7 +71,7 @@ class Runs:
 
     @property
     def _left_out(self) -> str:
-        counts = Counter(run.status for run in self._sweep.runs if run.status in UNFINISHED)
+        counts = Counter(run.status for run in self._sweep.runs if run.status not in ENDED)
         return ", ".join(f"{count} {status}" for status, count in counts.items())
 
     @cached_property

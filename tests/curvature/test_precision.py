@@ -34,3 +34,16 @@ def test_fp32_on_a_freshly_initialised_resnet50(activation: Activation, compiled
         found = split(loss, direction, compiled=compiled)
         for name in ("gHg", "gGg", "gHrg"):
             assert abs(getattr(found, name) - getattr(expected, name)) < tolerance * scale, (name, loss.dtype)
+
+
+@pytest.mark.parametrize("weight", [None, torch.linspace(0.5, 2, 10)])
+def test_the_terms_of_a_loss_that_holds_tensors_are_taken_in_double_precision_too(weight: torch.Tensor | None) -> None:
+    """What moves all logits alike cancels: in fp32 a convex loss would be left with gGg < 0."""
+    torch.manual_seed(0)
+    loss = BatchLoss(nn.Linear(3, 10), nn.CrossEntropyLoss(weight=weight), torch.randn(50, 3), torch.arange(50) % 10)
+    f1 = torch.randn(50, 10) * 1e-4 + torch.randn(50, 1) * 1e3
+    f0, nothing = torch.randn(50, 10), torch.zeros(50, 10)
+    gGg = loss.split_terms(f0, f1, nothing)[1]
+    assert gGg.dtype == torch.float32
+    exact = BatchLoss(nn.Linear(3, 10).double(), nn.CrossEntropyLoss(weight=weight), loss.inputs, loss.targets)
+    torch.testing.assert_close(gGg, exact.split_terms(f0.double(), f1.double(), nothing.double())[1].float())

@@ -19,6 +19,15 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "one-hot": (Dataset(GOOD, Split(torch.zeros(4, 2), torch.zeros(4, 2).long()), 2), r"labels of test .* of \(4, 2\)"),
     "lengths": (Dataset(Split(torch.zeros(3, 2), GOOD.labels), None, 2), "found 3 inputs and 4 labels"),
+    "labels": (
+        Dataset(Split(torch.zeros(2, 2), torch.tensor([0, 2])), None, 2),
+        "labels of train should be in 0 … 1, found 0 … 2",
+    ),
+    "test labels": (
+        Dataset(GOOD, Split(torch.zeros(2, 2), torch.tensor([-1, 1])), 2),
+        "labels of test should be in 0 … 1, found -1 … 1",
+    ),
+    "test shape": (Dataset(GOOD, Split(torch.zeros(4, 3), GOOD.labels), 2), r"those of train, \(2,\), found \(3,\)"),
     "none": (Dataset(Split(torch.zeros(0, 2), GOOD.labels[:0]), None, 2), "found 0 inputs and 0 labels"),
 }
 

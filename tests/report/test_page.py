@@ -117,13 +117,16 @@ def test_runs_without_what_a_rule_needs_leave_it_open(tmp_path: Path) -> None:
 def test_runs_that_have_not_come_to_their_end_are_left_out(tmp_path: Path) -> None:
     """As in a sweep that is still under way: what such a run measured last is not its end."""
     folder = sweep(tmp_path / "a")
-    for number, status in ((0, "running"), (4, "failed"), (5, "diverged")):
-        (folder / f"run{number}" / "status.json").write_text(json.dumps({"status": status, "step": 3}))
+    for number, status in ((0, "running"), (3, None), (4, "failed"), (5, "diverged")):
+        path = folder / f"run{number}" / "status.json"
+        path.unlink() if status is None else path.write_text(json.dumps({"status": status, "step": 3}))
     runs = Runs(folder)
-    assert set(runs.metrics["run"]) == {"run1", "run2", "run3", "run5"}
-    assert runs.told == "4 runs; diverged: 1 network; left out: 1 running, 1 failed"
-    for path in folder.rglob("status.json"):
-        path.write_text(json.dumps({"status": "interrupted", "step": 3}))
+    assert set(runs.metrics["run"]) == {"run1", "run2", "run5"}
+    assert (
+        runs.told == "3 runs: 2 at width 1, 1 at width 2; diverged: 1 network; left out: 1 running, 1 unknown, 1 failed"
+    )
+    for path in folder.iterdir():
+        (path / "status.json").write_text(json.dumps({"status": "interrupted", "step": 3}))
     ended = report(folder)
     assert ended.returncode == 2
     assert "should hold runs that came to their end, found 6 interrupted" in ended.stderr

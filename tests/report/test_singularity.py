@@ -13,6 +13,7 @@ import pytest
 from fake import Job, fake_sweep
 
 import runner
+from runner.errors import BadInput
 from runner.report.image_spectra import kept_hessian
 from runner.report.lines import COLUMNS, TABLE, lines
 from runner.report.statistics import Outcome
@@ -287,6 +288,10 @@ def test_lines_are_those_between_snapshots_and_made_anew_for_younger_ones(tmp_pa
     (tmp_path / TABLE).write_text("kind\n")
     os.utime(tmp_path / TABLE, (0, 0))
     assert len(lines(Runs(tmp_path))) == len(found)
+
+    runner.run([*small, "width=2", f"hydra.run.dir={tmp_path}/wide"])
+    with pytest.raises(BadInput, match=r"should hold one run of each seed with the full batch, .* found .*wide"):
+        lines(Runs(tmp_path))
 
 
 def test_a_runs_hessian_is_made_again_from_its_start_and_its_checkpoint(tmp_path: Path) -> None:

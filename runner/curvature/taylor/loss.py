@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from runner.curvature import functional
 from runner.curvature.taylor.context import transformed
 
 
@@ -40,16 +39,13 @@ def split_terms(
     try:
         fine = [_cast(tree, torch.float64) for tree in (f0, f1, f2, targets)]
         return _terms(loss_fn, fine[0], fine[1], fine[2], fine[3], _floats(f0)[0].dtype)
-    except RuntimeError:  # the loss holds tensors of its own, or the device has no float64
+    except RuntimeError:  # the function holds float32 tensors of its own, or the device has no float64
         return _terms(loss_fn, f0, f1, f2, targets, _floats(f0)[0].dtype)
 
 
 def _terms(
     loss_fn: Callable[[Any, Any], Tensor], f0: Any, f1: Any, f2: Any, targets: Any, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if isinstance(loss_fn, nn.Module):
-        held = _cast({**dict(loss_fn.named_parameters()), **dict(loss_fn.named_buffers())}, _floats(f0)[0].dtype)
-        module, loss_fn = loss_fn, lambda outputs, truth: functional.call(module, held, (outputs, truth))
     leaves, structure = tree_flatten(f0)
     free = [index for index, leaf in enumerate(leaves) if _moves(leaf)]
 
