@@ -20,6 +20,31 @@ LIVE_SECONDS = 0.2  # between redraws at a terminal
 CURVATURES = ("gHg", "gGg", "gHrg")
 
 
+class Latest:
+    """The numbers that a person looks at, each as it was measured last, and when it is time to look."""
+
+    def __init__(self, steps: int, start: int, interval: float) -> None:
+        self._steps, self._start, self._interval = steps, start, interval
+        self._began = self._shown = time.monotonic()
+        self._cells: Cells = {}
+        self.rate = 0.0  # steps a second
+
+    def take(self, step: int, row: Cells) -> bool:
+        """Remember what was measured: is the last look long enough ago, or has the run ended?"""
+        self._cells |= {name: cell for name, cell in row.items() if cell is not None}
+        now = time.monotonic()
+        if now - self._shown < self._interval and step < self._steps:
+            return False
+        self._shown = now
+        self.rate = (step - self._start) / max(now - self._began, 1e-9)
+        return True
+
+    @property
+    def values(self) -> dict[str, float]:
+        shown = {name: cell for name, cell in self._cells.items() if _is_shown(name)}
+        return {name.removeprefix("train_"): float(middle(cell)) for name, cell in shown.items()}
+
+
 class Display:
     """Shows the latest of what it is told, on standard error, so that redirected output stays clean."""
 
@@ -27,9 +52,7 @@ class Display:
         self.console = console or Console(stderr=True)
         self.steps, self.start, self.folder = steps, start, folder
         self.live = self.console.is_terminal
-        self._interval = LIVE_SECONDS if self.live else PLAIN_SECONDS
-        self._began = self._shown = time.monotonic()
-        self._latest: dict[str, Any] = {}
+        self._latest = Latest(steps, start, LIVE_SECONDS if self.live else PLAIN_SECONDS)
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -52,15 +75,11 @@ class Display:
     ) -> None:
         self._live.stop()
 
-    def show(self, step: int, row: dict[str, Cell]) -> None:
-        """Remember what was measured; draw it if the last drawing is long enough ago, or the run has ended."""
-        self._latest |= {name: middle(cell) for name, cell in row.items() if cell is not None and _is_shown(name)}
-        now = time.monotonic()
-        if now - self._shown < self._interval and step < self.steps:
+    def show(self, step: int, row: Cells) -> None:
+        if not self._latest.take(step, row):
             return
-        self._shown = now
-        rate = (step - self.start) / max(now - self._began, 1e-9)
-        values = "  ".join(f"{name.removeprefix('train_')} {float(cell):.4g}" for name, cell in self._latest.items())
+        rate = self._latest.rate
+        values = "  ".join(f"{name} {value:.4g}" for name, value in self._latest.values.items())
         if self.live:
             self._progress.update(self._task, completed=step, rate=f"{rate:.1f}/s")
             self._live.update(Group(self._progress, Text(values)), refresh=True)
@@ -75,7 +94,7 @@ class Reporter:
 
     def __init__(self, send: Callable[[dict[str, Any]], None], steps: int, start: int) -> None:
         self._send, self.steps, self.start = send, steps, start
-        self._began = self._told = time.monotonic()
+        self._latest = Latest(steps, start, LIVE_SECONDS)
 
     def __enter__(self) -> Self:
         self._send({"step": self.start, "steps": self.steps})
@@ -87,14 +106,8 @@ class Reporter:
         """Nothing is open."""
 
     def show(self, step: int, row: Cells) -> None:
-        now = time.monotonic()
-        if now - self._told < LIVE_SECONDS and step < self.steps:
-            return
-        self._told = now
-        rate = (step - self.start) / max(now - self._began, 1e-9)
-        shown = {name: float(middle(cell)) for name, cell in row.items() if cell is not None and _is_shown(name)}
-        values = {name.removeprefix("train_"): value for name, value in shown.items()}
-        self._send({"step": step, "rate": rate, "values": values})
+        if self._latest.take(step, row):
+            self._send({"step": step, "rate": self._latest.rate, "values": self._latest.values})
 
 
 def middle(cell: Cell) -> Any:

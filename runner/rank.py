@@ -58,6 +58,7 @@ class Line:
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._told = connection, 0.0
+        self._row: Cells = {}
         self.orders: Queue[Any] = Queue()
         self.stopping = 0  # the number of a signal
         self.send = connection.send
@@ -74,12 +75,13 @@ class Line:
         except (EOFError, OSError):
             os._exit(1)  # nobody is there any more to say how the run ended
 
-    def show(self, step: int, row: Cells) -> None:
-        """Pass on what was measured, as often as anybody can look at it."""
+    def show(self, step: int, row: Cells, last: bool) -> None:
+        """Pass on what was measured, each number as it was last, as often as anybody can look at it, and at the end."""
+        self._row |= {name: _number(cell) for name, cell in row.items() if cell is not None}
         now = time.monotonic()
-        if now - self._told > SHOW_SECONDS:
+        if last or now - self._told > SHOW_SECONDS:
             self._told = now
-            self.send(Shown(step, {name: _number(cell) for name, cell in row.items()}))
+            self.send(Shown(step, self._row))
 
 
 def _number(cell: Cell) -> Cell:
@@ -117,7 +119,7 @@ def _work(line: Line, given: Assignment) -> None:
 
         def show(step: int, row: Cells) -> None:
             if ranks.rank == 0:
-                line.show(step, row)
+                line.show(step, row, step == work.steps)
 
         with ranks.joined(given.rendezvous, device):
             outcome = work.train(folder, state, stop, show)
