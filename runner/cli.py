@@ -56,7 +56,7 @@ def task(cfg: DictConfig) -> None:
     if cfg.plan:
         unmake(folder)
         try:
-            plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0]], [folder], Console())
+            plan.show([sweep.plain(cfg)], [folder.name.rpartition("-")[0] or folder.name], [folder], Console())
         except BadInput as error:
             raise Carried(error) from error
         return

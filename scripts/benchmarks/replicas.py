@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 import time
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,16 +22,17 @@ BLOBS = ["dataset=blobs", "probe=[]", "log_every=100"]
 def run(options: argparse.Namespace) -> None:
     """Updates of one network a second, for R of them side by side, in the loop as a user runs it (rows every 100 steps,
     a checkpoint at the end), and for a process of its own for each, start-up included."""
-    found: dict[int, list[float]] = {R: [] for R in options.replicas}
+    found: dict[int, list[float]] = {R: [] for R in sorted({1, *options.replicas})}
     for _ in range(options.rounds):
-        for R in options.replicas:
+        for R in found:
             steps = max(100, options.updates // R)
             found[R].append(R * steps / _wall([f"replicas={R}", f"steps={steps}", f"device={options.device}"]))
     began = time.perf_counter()
     command = [*BLOBS, "steps=1000", f"device={options.device}"]
     with tempfile.TemporaryDirectory() as folder:
         command += [f"hydra.run.dir={folder}/run"]
-        subprocess.run([sys.executable, "-m", "runner", *command], check=True, capture_output=True)
+        threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        subprocess.run([sys.executable, "-m", "runner", *command], check=True, capture_output=True, env=threads)
     apart = 1000 / (time.perf_counter() - began)
     rates = {R: statistics.median(values) for R, values in found.items()}
     rows = [{"replicas": R, "updates_per_second": rate, "against_one": rate / rates[1]} for R, rate in rates.items()]
