@@ -109,23 +109,31 @@ def excess(end: pd.Series, middle: pd.Series) -> pd.Series:
     return (end - middle.abs()) / (end.abs() + middle.abs())
 
 
-def wider_is_larger(rows: pd.DataFrame, curvature: Curvature, form: str, at: str = "epoch") -> Finding:
-    """Claim (c), at equal epoch, or at equal training loss."""
+def wider_is_larger(rows: pd.DataFrame, curvature: Curvature, form: str) -> Finding:
+    """Claim (c), at equal epoch."""
     rows = in_forms(rows, curvature)
     medians = rows.groupby("width")[form].median()  # a mean would be that of the first steps, which dwarf all others
     told = ", ".join(f"{value:.3g} at width {width:g}" for width, value in medians.items())
-    larger = share_of_wider(rows, form, at)
-    said = f"The wider network's {FORMS[form]} is larger in a share of {larger} of the comparisons at equal {at}"
-    return Finding(above(larger, 0.5), f"{said}; median over training {told}.")
+    larger, each = share_of_wider(rows, form, "epoch"), comparisons(rows, form, "epoch")
+    epoch = each.index.get_level_values("point")
+    quarters = each.groupby(np.ceil(4 * epoch / epoch.max())).mean() if len(each) else each
+    said = f"The wider network's {FORMS[form]} is larger in a share of {larger} of the comparisons at equal epoch"
+    by_quarter = ", ".join(f"{value:.2g}" for value in quarters)
+    return Finding(above(larger, 0.5), f"{said} ({by_quarter} in the quarters of training); median over it {told}.")
 
 
 def share_of_wider(rows: pd.DataFrame, form: str, at: str) -> Interval:
-    """The share of (point, pair of widths) at which the wider network's mean is larger, of each seed by itself. Points
+    """The share of `comparisons` in which the wider network's is larger, of each seed by itself."""
+    return share(comparisons(rows, form, at).groupby("seed").mean())
+
+
+def comparisons(rows: pd.DataFrame, form: str, at: str) -> pd.Series:
+    """For each seed, point and pair of widths 1 where the wider network's mean is larger, 0 where it is smaller. Points
     are the epochs, or levels of the training loss."""
     point = rows["epoch"] if at == "epoch" else at_levels(rows["loss"])
     table = rows.assign(point=point).pivot_table(index=["seed", "point"], columns="width", values=form)
     pairs = [_larger(table[wide], table[narrow]) for narrow, wide in combinations(table.columns, 2)]
-    return share(pd.concat(pairs).groupby("seed").mean() if pairs else [])
+    return pd.concat(pairs) if pairs else pd.Series(dtype=float, index=table.index[:0])
 
 
 def at_levels(losses: pd.Series) -> pd.Series:

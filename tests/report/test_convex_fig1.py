@@ -225,6 +225,22 @@ def test_equal_loss_is_not_equal_epoch(tmp_path: Path) -> None:
     assert verdict(convex_fig1_exact.STUDY, "equal loss", runs) is not HOLDS
 
 
+def turning(width: float, done: np.ndarray) -> np.ndarray:
+    """Larger in wider networks until the middle of training, and smaller from there on."""
+    return np.where(done < 0.5, width, 1 / width)
+
+
+def test_an_order_of_widths_that_turns_over_is_told_by_quarters(tmp_path: Path) -> None:
+    jobs: list[Job] = [
+        ({"width": width, "seed": seed}, {"metrics": metrics(width, seed, estimate=turning)})
+        for width in (1.0, 2.0, 4.0)
+        for seed in range(3)
+    ]
+    runs = Runs(fake_sweep(tmp_path, "convex_fig1_cifar100", jobs))
+    (claim,) = (one for one in convex_fig1_cifar100.STUDY.claims if one.name == "wider is larger, g'Hg")
+    assert "(1, 1, 0, 0 in the quarters of training)" in judged(claim, runs).measured
+
+
 def test_a_diverged_run_is_not_in_the_way(tmp_path: Path) -> None:
     """Its last row holds no numbers; what it measured before counts."""
     rows = metrics(1.0, 0)
