@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from runner import updating
+from runner.cells import Cell, Cells
 from runner.closure import needs_closure
 from runner.experiment import Experiment
 from runner.probe.base import Probe
-from runner.records import Cell, Cells
 
 ASYNCHRONOUS = ("cuda",)  # devices that go on working while the host does something else
 BLOCK_SECONDS = 0.5  # about as long do rows, signals and checkpoints wait

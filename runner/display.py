@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import Tensor
 
-from runner.records import Cell, Cells
+from runner.cells import Cell, Cells
 
 PLAIN_SECONDS = 10.0  # between lines of a log
 LIVE_SECONDS = 0.2  # between redraws at a terminal

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from runner.records import Cells
+from runner.cells import Cells
 
 
 class Ended(NamedTuple):

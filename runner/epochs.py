@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from runner.records import Cell, Cells, pick
+from runner.cells import Cell, Cells, pick
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 STATISTICS = ("count", "mean", "std", *QUANTILES, "negative")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from runner.cells import Cells, joined
 from runner.experiment import Experiment
 from runner.networks import Rows
-from runner.records import Cells, joined
 
 
 @torch.no_grad()

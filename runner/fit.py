@@ -71,7 +71,7 @@ def check_training(run: Experiment) -> None:
     """A gradient in training mode, of as few samples as the last batch of an epoch has."""
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     loss = few_samples(run)
-    count = len(loss.inputs)
+    count = loss.samples
     advice = " (the last batch of an epoch is this small: choose another batch_size)" if count == 1 else ""
     with refused(f"arch: the network cannot be trained on a batch of {count} samples{advice}"):
         loss.gradient()
@@ -88,15 +88,12 @@ def check_function(run: Experiment) -> None:
     loss, model = few_samples(run), run.model
     trained: Vector = {name: p for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: one.clone() for name, one in model.named_buffers()}
-    with (
-        refused("arch: the network cannot be trained"),
-        randomness.preserved(run.device),
-        randomness.only_of_torch(),
-        with_buffers(model, buffers),
-    ):
+    with refused("arch: the network cannot be trained"), randomness.preserved(run.device), randomness.only_of_torch():
         expected = loss.gradient()
-        randomness.restore(loss.draws, run.device)
-        found = gradient(loss.of_outputs(model(loss.inputs)), trained)
+        for _ in range(2):  # what the network counts, or keeps otherwise beside its buffers, has then moved on
+            randomness.restore(loss.draws, run.device)
+            with with_buffers(model, {name: one.clone() for name, one in buffers.items()}):
+                found = gradient(loss.of_outputs(model(loss.inputs)), trained)
     size = norm(expected)
     far = [name for name, g in found.items() if (g - expected[name]).norm() > 1e-2 * size]
     if far:
@@ -113,10 +110,27 @@ def check_side_by_side(run: Experiment) -> None:
         "replicas: this network or loss cannot be computed side by side, as one that draws random numbers cannot; use "
         "a sweep over seeds"
     ):
-        run.batch_loss(batch.first(2), 0, run.dtype, slice(0, 2)).gradient()
+        stacked, alone = (run.batch_loss(batch.first(2), 0, run.dtype, rows) for rows in (slice(0, 2), 0))
+        stacked.gradient()
+        together, expected = pulled_back(stacked), pulled_back(alone)
+    size = norm(expected)
+    if far := [name for name, g in expected.items() if (together[name][0] - g).norm() > 1e-2 * size]:
+        raise BadInput(
+            f"replicas: the network should have one gradient side by side and alone, found two of {far[0]}; use "
+            "a sweep over seeds"
+        )
     loss = few_samples(run)
     run.networks.find_unused(loss)
     run.networks.choose_at_once(loss, len(batch))
+
+
+def pulled_back(loss: BatchLoss) -> Vector:
+    """J'u for one random u. Unlike the loss's gradient it does not vanish where the data are fit."""
+    leaves = loss.leaves()
+    with torch.enable_grad():
+        outputs = loss.outputs(leaves)
+        u = torch.randn(outputs.shape[int(loss.stacked) :], generator=torch.Generator().manual_seed(0)).to(outputs)
+        return gradient((outputs * u).sum(), leaves)
 
 
 def few_samples(run: Experiment, dtype: torch.dtype | None = None) -> BatchLoss:

@@ -19,8 +19,7 @@ from runner import checkpoint
 from runner.dataset.files import writable
 from runner.errors import BadInput, CannotWrite
 from runner.identity import config_hash
-from runner.records import write_json
-from runner.writing import explained, whole
+from runner.writing import explained, whole, write_json
 
 LOCK = ".lock"
 _BEFORE_META = (LOCK, "meta.json.tmp")  # what there can be of a run that died before it had a meta.json
@@ -36,17 +35,24 @@ class RunFolder:
         self._lock = self._open()
         try:
             self._take()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
             self._check_owner()
             self._tidy()
         except BaseException:
-            os.close(self._lock)
+            self._leave()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the folder; one that a refused run found empty is left as if it had never been."""
+        self._leave()
+
+    def _leave(self) -> None:
+        """Release the folder; one that is no run's is left as if this one had never been."""
         with suppress(OSError):  # it may be gone, or another process has just come
             if self.held() and not (self.path / "meta.json").exists():
                 (self.path / LOCK).unlink()

@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 # Where a run is written, where it computes, and how long it goes on do not make it another run. On how many devices it
 # computes does: batch norm sees each one's part of a batch, and each one makes its own random draws.
 _NOT_IDENTITY = (
-    "hydra",
     "name",
     "experiment",
     "scale",

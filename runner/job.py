@@ -14,10 +14,11 @@ from runner.errors import BadInput
 from runner.folder import RunFolder
 from runner.knobs import check_config
 from runner.left import check_not_beyond, over
-from runner.records import Mark, check_length, verified, write_json
+from runner.records import Mark, check_length, verified
 from runner.signals import StopSignals
 from runner.stopwatch import in_training_steps, together
 from runner.work import Work, one_process
+from runner.writing import write_json
 
 
 def execute(

@@ -3,13 +3,15 @@
 import math
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner.config import Config, SweepKnobs, Until
 from runner.errors import BadInput
 from runner.logger import check_loggers
+from runner.runs import flatten
 from runner.targets import check, make
 from runner.wording import unknown
 
@@ -61,6 +63,14 @@ def check_keys(cfg: DictConfig) -> None:
             raise BadInput(unknown(where + odd[0]))
 
 
+def check_numbers(cfg: DictConfig) -> None:
+    """Refuse nan, which no key asks for: a run with it would end as one that diverged."""
+    resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    for key, value in flatten(resolved).items():
+        if isinstance(value, float) and math.isnan(value):
+            raise BadInput(f"{key} should be a number, found nan")
+
+
 def check_rate(cfg: DictConfig) -> None:
     """Refuse a negative rate, in words of torch's otherwise."""
     rate = cfg.optimizer.get("lr")
@@ -93,6 +103,7 @@ def check_config(cfg: DictConfig) -> None:
         make(cfg[group], group)
     for name, node in cfg.probe.items():
         make(node, f"probe.{name}")
+    check_numbers(cfg)
 
 
 def check_probes(cfg: DictConfig) -> None:

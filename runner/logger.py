@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from runner.cells import Cell, Cells
 from runner.errors import BadInput
-from runner.records import Cell, Cells
 
 IN_ROW = ("step", "epoch", "replica")  # which row it is, and not what was measured
 PLACE = ("step", "replica", "index", "vector", "depth", "sample")  # which entry of a vector it is

@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from runner.cells import Cells, joined
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.operator import Matrix, Operator
 from runner.curvature.streamed import Loss, ShardedLoss, StreamedLoss
 from runner.curvature.vectors import Vector
 from runner.dataset.batches import Batch, Batches
 from runner.experiment import Experiment
+from runner.kept import stem
 from runner.networks import Rows
 from runner.probe.base import Place, Point, Probe, prefix
-from runner.records import Cells, joined
 from runner.seeds import derived
 
 
@@ -69,13 +70,13 @@ class Measurement:
         """The probe's files, by names that say where they are from."""
         for row in self._views(probe):
             for place in probe.on:
-                for stem, content in probe.files(self._point(name, probe, row, place)):
-                    name_here = f"{prefix(place)}{stem}-step{self.step}"
-                    replicas = self._replicas(row)
+                for what, content in probe.files(self._point(name, probe, row, place)):
+                    here, replicas = f"{prefix(place)}{what}", self._replicas(row)
                     if isinstance(replicas, Tensor):
-                        yield from ((f"{name_here}-replica{r}", one) for r, one in zip(replicas, content, strict=True))
+                        for r, one in zip(replicas, content, strict=True):
+                            yield stem(here, self.step, int(r)), one
                     else:
-                        yield name_here if self._stack is None else f"{name_here}-replica{replicas}", content
+                        yield stem(here, self.step, None if self._stack is None else replicas), content
 
     def _views(self, probe: Probe) -> list[int | None]:
         """How the probe looks at networks side by side: at all of them at once if it can, else at one after the

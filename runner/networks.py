@@ -20,9 +20,19 @@ Rows = slice | list[int] | None  # of the stack; None is a network that stands a
 # accelerator its memory.
 AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
 
-ELEMENTWISE = (
-    *("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"),
-)
+ELEMENTWISE = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "RMSprop",
+    "Adagrad",
+    "Adadelta",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "Rprop",
+    "ASGD",
+]
 
 
 def elementwise(optimizer: torch.optim.Optimizer) -> bool:
@@ -84,7 +94,7 @@ class Networks:
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             loss(loss.leaves())
-        few = loss.inputs.shape[loss.samples_dim]
+        few = loss.samples
         self.at_once = max(1, AT_ONCE[loss.device.type] * few // (held * samples))
 
     def find_unused(self, loss: BatchLoss) -> None:

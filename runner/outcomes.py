@@ -5,6 +5,7 @@ import signal
 import time
 
 from runner.jobs import Job
+from runner.writing import write_json
 
 
 def died(job: Job, exitcode: int) -> None:
@@ -18,8 +19,6 @@ def died(job: Job, exitcode: int) -> None:
     except (OSError, ValueError):
         return
     if known["status"] == "running":
-        from runner.records import write_json
-
         write_json(path, {**known, "status": "failed", "reason": job.note})
         with (job.folder / "run.log").open("a") as log:
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {job.note}\n")

@@ -1,20 +1,20 @@
 """How far a run is and what it has recorded: the part of its state that is not the network's."""
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner import epochs, updating, writing
+from runner.cells import Cell, Cells
 from runner.ending import Ended, together
 from runner.experiment import Experiment
+from runner.kept import parsed
 from runner.logger import Loggers
-from runner.records import Cell, Cells, Mark, Table, write_file
+from runner.records import Mark, Table, write_file
 
 COLUMNS = ("step", "epoch", "replica", "lr", "train_loss", "train_error", "test_loss", "test_error", "grad_norm")
 FLUSH_SECONDS = 1.0
-STEP_OF_FILE = re.compile(r"-step(\d+)(?:-replica(\d+))?\.(?:pt|npy)$")
 
 
 def probe_columns(run: Experiment) -> list[str]:
@@ -98,8 +98,8 @@ class Progress:
         that have come to their end, which measure no more."""
         for name in self.run.probes:
             for path in (self.folder / name).glob("*-step*"):
-                found = STEP_OF_FILE.search(path.name)
-                if found and int(found[1]) >= self.step and int(found[2] or 0) not in self.outcomes:
+                found = parsed(path)
+                if found and found.step >= self.step and found.replica not in self.outcomes:
                     path.unlink()
 
     def end_epoch(self, cells: Cells, rows: Sequence[int] | None = None) -> None:

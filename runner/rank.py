@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 
 from runner import checkpoint, config  # noqa: F401  (config: the resolvers)
+from runner.cells import Cell, Cells
 from runner.folder import RunFolder
 from runner.knobs import device_of
 from runner.ranks import RankLost, Ranks
-from runner.records import Cell, Cells
 from runner.signals import STOPPING
 from runner.work import one_process
 

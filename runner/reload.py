@@ -9,7 +9,6 @@
 Nothing is written, and no snapshot is read before it is needed.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,16 +25,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from runner import checkpoint
 from runner.build import build
+from runner.cells import Cells
 from runner.config import CONF_DIR, Config
 from runner.errors import BadInput
 from runner.experiment import Experiment
+from runner.kept import parsed
 from runner.measure import Measurement
 from runner.networks import fill
-from runner.records import Cells
 from runner.train import forward_backward, set_rate
 from runner.wording import message
-
-SNAPSHOT = re.compile(r"-step(?P<step>\d+)(?:-replica(?P<replica>\d+))?$")
 
 
 class Saved(NamedTuple):
@@ -103,8 +101,8 @@ def snapshots(folder: str | Path) -> list[Saved]:
     """What `probe=snapshot` kept, by replica and step."""
     found = []
     for path in (Path(folder) / "snapshot").glob("*.pt"):
-        if named := SNAPSHOT.search(path.stem):
-            found.append(Saved(int(named["step"]), int(named["replica"] or 0), partial(_read, path)))
+        if kept := parsed(path):
+            found.append(Saved(kept.step, kept.replica, partial(_read, path)))
     return sorted(found, key=lambda saved: (saved.replica, saved.step))
 
 

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runner.cells import Cell
 from runner.errors import BadInput
 from runner.probe.base import Probe
-from runner.records import Cell
 
 
 class Schedule(ABC):
@@ -30,7 +30,7 @@ class Schedule(ABC):
         """The rate of the update from w_step. `initial`: the optimizer's own."""
 
     def take(self, found: Mapping[str, Cell], initial: float) -> None:  # noqa: B027  (most measure nothing)
-        """Take in what `measures` has found, by its columns."""
+        """Take in what `measures` has found, under `schedule_<column>`."""
 
     def state(self) -> dict[str, Any]:
         """What a continued run needs to go on as if it had not been stopped; kept in the checkpoint."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from runner.cells import Cell
 from runner.curvature.vectors import dot
 from runner.errors import BadInput
 from runner.probe.base import Point
 from runner.probe.split import Split
-from runner.records import Cell
 from runner.schedule import Schedule
 
 

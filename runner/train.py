@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runner import updating
 from runner.ahead import Kept, Pace, Then, Waiting, at_once
+from runner.cells import Cells, joined, pick, spread
 from runner.closure import Closure, needs_closure
 from runner.curvature.functional import with_buffers
 from runner.dataset.batches import Batch
@@ -19,7 +20,6 @@ from runner.evaluate import evaluate
 from runner.experiment import Experiment
 from runner.measure import Measurement
 from runner.progress import Progress
-from runner.records import Cells, joined, pick, spread
 from runner.stopwatch import Costs
 
 

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from runner.build import build
+from runner.cells import Cells
 from runner.curvature import randomness
 from runner.ending import Ended
 from runner.experiment import Experiment
@@ -18,7 +19,7 @@ from runner.knobs import device_of
 from runner.progress import Progress
 from runner.provenance import meta
 from runner.ranks import ALONE, Ranks
-from runner.records import Cells, Mark, Table
+from runner.records import Mark, Table
 from runner.settings import settings
 from runner.stopwatch import Costs, Spent
 from runner.train import Hooks, train

@@ -1,11 +1,12 @@
 """Files that are whole or not there, and errors that say which one could not be written, and why."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from runner.errors import CannotWrite
 
@@ -88,6 +89,12 @@ def _written(file: IO[bytes]) -> Iterator[Sink]:
         if sink.error is not None:
             raise OSError(sink.error.errno, sink.error.strerror) from error
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file as a whole."""
+    with whole(path) as sink:
+        sink.write(f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def append(descriptor: int, block: bytes) -> None:

@@ -26,9 +26,10 @@ from runner.errors import BadInput
 from runner.experiment import Experiment
 from runner.progress import COLUMNS, probe_columns
 from runner.provenance import meta
-from runner.records import Table, write_file, write_json
+from runner.records import Table, write_file
 from runner.script import sentences
 from runner.settings import settings
+from runner.writing import write_json
 
 
 def arguments() -> argparse.Namespace:

@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 
 from runner import display
+from runner.cells import Cells
 from runner.display import Display, Latest, Reporter
-from runner.records import Cells
 
 ROWS: list[Cells] = [
     {"train_loss": 1.0, "test_error": 0.5, "split_gHg": torch.tensor(3.0), "lr": 0.1},

@@ -191,11 +191,26 @@ def test_a_run_alone_stops_too(tmp_path: Path) -> None:
             ["replicas=2", "arch=custom", f"arch._target_={__name__}.with_dropout", "~arch.depth", "~arch.base_width"],
             "cannot be computed side by side",
         ),
+        (
+            ["replicas=2", "arch=custom", f"arch._target_={__name__}.Asks", "~arch.depth", "~arch.base_width"],
+            "should have one gradient side by side and alone, found two of",
+        ),
     ],
 )
 def test_refusals(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         run_in(tmp_path / "run", *MLP, "steps=1", "probe=[]", *overrides)
+
+
+class Asks(torch.nn.Linear):
+    """Does something else where nothing requires a gradient, as under the transforms that compute side by side."""
+
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__(input_shape[0], outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y.tanh() if y.requires_grad else y
 
 
 def with_dropout(input_shape: list[int], outputs: int) -> torch.nn.Module:

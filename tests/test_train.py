@@ -235,6 +235,7 @@ def test_foreign_files_are_never_overwritten(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=rf"should be empty or a run's folder, found {name}"):
             run_in(folder, *SMALL, "steps=1")
         assert (folder / name).read_text() == "mine"
+        assert [path.name for path in folder.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1', "null"])

@@ -2,7 +2,7 @@
 
 None of these functions changes the model: parameters, buffers, gradients, modes and random generators stay bit for bit.
 The loss has to be a function of the weights: the network may draw random numbers by torch's global generators, which
-every evaluation finds where they stand now; loss_fn draws none.
+every evaluation finds where they stand now; loss_fn draws none. A forward pass on copies looks whether it is.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from runner.curvature import difference, exact, forward, randomness
+from runner.curvature import difference, exact, forward, purity, randomness
 from runner.curvature.batch_loss import BatchLoss, LossFunction
 from runner.curvature.exact import HessianProduct
 from runner.curvature.forward import Split
@@ -34,6 +34,7 @@ def _problem(
             "curvature should be measured outside of torch.inference_mode, in which there are no gradients"
         )
     loss = BatchLoss(model, loss_fn, inputs, targets, dtype)
+    purity.check(loss)
     return loss, loss.gradient() if direction is None else as_vector(direction, loss.weights)
 
 

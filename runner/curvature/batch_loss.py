@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from runner.curvature import functional, randomness
 from runner.curvature.functional import NotAFunction
 from runner.curvature.precision import exact_arithmetic
+from runner.curvature.purity import put_back
 from runner.curvature.side_by_side import side_by_side
 from runner.curvature.taylor import expand, split_terms
 from runner.curvature.twice import TwiceDifferentiable
@@ -23,6 +24,22 @@ _PURE = "loss_fn should be a function of outputs and targets, found one that"
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     """Floating-point tensors in `dtype`, as constants, also inside lists, tuples and dicts; all else as it is."""
     return tree_map(lambda t: t.detach().to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, value)
+
+
+def check_outputs(outputs: Any) -> Any:
+    """The outputs of a network, if they are real tensors, and structures of them that torch can look into."""
+    leaves = tree_leaves(outputs)
+    if odd := [leaf for leaf in leaves if not isinstance(leaf, Tensor | bool | int | float | str | None)]:
+        raise ValueError(
+            "the network should return tensors, or lists, tuples and dicts of them, found an object of the class "
+            f"{type(odd[0]).__name__} (unknown to torch.utils._pytree)"
+        )
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if odd := [leaf for leaf in tensors if leaf.is_complex()]:
+        raise ValueError(f"the network should return real numbers, found a tensor in {odd[0].dtype}")
+    if not any(leaf.is_floating_point() for leaf in tensors):
+        raise ValueError("the network should return at least one tensor of floating-point numbers, found none")
+    return outputs
 
 
 class BatchLoss:
@@ -69,7 +86,7 @@ class BatchLoss:
         self.inputs, self.targets = _cast(inputs, self.dtype), _cast(targets, self.dtype)
         self._data = 0 if own_data else None
         self.draws = randomness.capture(self.device)
-        self._hooked = [module for module in model.modules() if module._forward_pre_hooks]
+        self._modules = list(model.modules())
         self._loss_fn, self.share, self._held, self._loss_is_checked = loss_fn, share, buffers, False
 
     def buffers(self) -> Vector:
@@ -81,6 +98,20 @@ class BatchLoss:
     def samples_dim(self) -> int:
         """The dimension of the inputs along which the samples lie."""
         return 0 if self._data is None else 1
+
+    @property
+    def samples(self) -> int:
+        """How many the batch has."""
+        return int(tree_leaves(self.inputs)[0].shape[self.samples_dim])
+
+    def chunks(self, size: int | None) -> Iterator[Any]:
+        """The inputs in micro-batches of so many samples; None: as they are."""
+        if size is None:
+            yield self.inputs
+            return
+        for start in range(0, self.samples, size):
+            here = (*[slice(None)] * self.samples_dim, slice(start, start + size))
+            yield tree_map(lambda leaf, here=here: leaf[here], self.inputs)
 
     def _own(self, entry: Tensor) -> Tensor:
         """The measured networks' rows of a parameter or buffer."""
@@ -96,7 +127,7 @@ class BatchLoss:
         own = {**weights, **self.frozen}
         versions = {name: entry._version for name, entry in own.items()}
         with self._as_it_stands(), functional.refuse_recomputation(), TwiceDifferentiable():
-            found = self.each(network, 0, self._data)({**own, **self.buffers()}, inputs)
+            found = check_outputs(self.each(network, 0, self._data)({**own, **self.buffers()}, inputs))
         if written := [name for name, entry in own.items() if entry._version != versions[name]]:
             words = f"the network should not write to its parameters in a forward pass, found {written}"
             raise NotAFunction("arch", words)
@@ -104,15 +135,9 @@ class BatchLoss:
 
     @contextmanager
     def _as_it_stands(self) -> Iterator[None]:
-        """The generators stand where they stood at the beginning, and are put back; so are the tensors that hooks make
-        of parameters before a forward pass and leave in their modules (torch.nn.utils.prune, the old weight_norm)."""
-        made = [{k: v for k, v in vars(module).items() if isinstance(v, Tensor)} for module in self._hooked]
-        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device):
-            try:
-                yield
-            finally:
-                for module, tensors in zip(self._hooked, made, strict=True):
-                    vars(module).update(tensors)
+        """The generators stand where they stood at the beginning, and are put back, as is what the modules hold."""
+        with exact_arithmetic(self.device), randomness.replayed(self.draws, self.device), put_back(self._modules):
+            yield
 
     def draws_numbers(self) -> bool:
         """Whether the network draws random numbers."""
@@ -136,7 +161,8 @@ class BatchLoss:
 
         with self._as_it_stands():
             swept = self.each(sweep, 0, 0, 0, self._data)
-            return swept({**self.weights, **self.frozen}, v, self.buffers(), inputs)
+            f0, f1, f2 = swept({**self.weights, **self.frozen}, v, self.buffers(), inputs)
+            return check_outputs(f0), f1, f2
 
     def split_terms(self, f0: Any, f1: Any, f2: Any) -> tuple[Tensor, Tensor, Tensor]:
         """v'Hv, v'Gv and v'H_r v from the expansion of the outputs."""
@@ -171,8 +197,9 @@ class BatchLoss:
 
     def _checked(self, outputs: Any, targets: Any) -> Tensor:
         value = self._evaluate(outputs, targets)
-        if value.dim() != 0:
-            raise ValueError(f"loss_fn should return the mean loss, a 0-d tensor, found shape {tuple(value.shape)}")
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"loss_fn should return the mean loss, a 0-d tensor, found {kind}")
         return value if self.share == 1 else self.share * value
 
     def _evaluate(self, outputs: Any, targets: Any) -> Tensor:

@@ -32,11 +32,10 @@ class HessianProduct:
 register_dataclass(HessianProduct)  # so that products with parts of a loss can be added
 
 
-def hessian_map(loss: BatchLoss, weights: Vector | None = None) -> Product:
-    """v -> H v = grad (g'v), the derivative of the gradient along v, at the model's weights or at the given ones. The
-    graph of g is kept."""
+def hessian_map(loss: BatchLoss) -> Product:
+    """v -> H v = grad (g'v), the derivative of the gradient along v. The graph of g is kept."""
     with exact_arithmetic(loss.device), torch.enable_grad():
-        leaves = loss.leaves(weights)
+        leaves = loss.leaves()
         g = gradient(loss(leaves).sum(), leaves, create_graph=True)
 
     def product(v: Vector) -> Vector:
@@ -124,7 +123,7 @@ def _released(outputs: Any) -> Any:
 def _slope(loss: BatchLoss, free: Any, create_graph: bool = False) -> Tensor:
     """dL/dF at outputs that are leaves."""
     slopes = torch.autograd.grad(
-        loss.of_outputs(free).sum(),
+        loss.of_outputs(tree_map(lambda t: t.clone() if _tensors(t) else t, free)).sum(),  # it may write to them
         _tensors(free),
         create_graph=create_graph,
         allow_unused=True,

@@ -44,7 +44,7 @@ def layers(loss: BatchLoss) -> list[Layer]:
     found: list[Layer] = []
     with exact_arithmetic(loss.device), torch.enable_grad():
         leaves = loss.leaves()
-        with _watched(loss.model, found, len(tree_leaves(loss.inputs)[0])):
+        with _watched(loss.model, found, loss.samples):
             outputs = loss.outputs(leaves)
         g = gradient(loss.of_outputs(outputs), leaves)
     for layer in found:
@@ -96,3 +96,8 @@ def _lengths(rows: Tensor) -> Tensor:
 def _own_gradient(g: Vector, layer: str) -> Tensor | None:
     own = {name: entry for name, entry in g.items() if name.rpartition(".")[0] == layer}
     return _lengths(flatten(own)[None])[0] if own else None
+
+
+def layer_of(parameter: str) -> str:
+    """The module that a parameter belongs to: `stages.0.conv1.weight` -> `stages.0.conv1`."""
+    return parameter.rpartition(".")[0] or parameter

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from runner.curvature import functional, randomness
 from runner.curvature.batch_loss import BatchLoss, gradient
@@ -76,7 +76,7 @@ def cross_terms(loss: BatchLoss, sample: int, output: int = 0) -> Tensor:
     """
     graphs = []
     with exact_arithmetic(loss.device), torch.enable_grad():
-        for i in range(min(sample, count(loss))):
+        for i in range(min(sample, loss.samples)):
             alone, leaves = copy(loss), loss.leaves()
             alone.inputs = _samples(loss, i, i + 1)
             f = chosen(alone.outputs(leaves), output)
@@ -95,11 +95,6 @@ def chosen(outputs: Any, output: int) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise ValueError(f"the network should return one tensor, found {type(outputs).__name__}")
     return outputs.flatten()[output]
-
-
-def count(loss: BatchLoss) -> int:
-    """The number of samples in the batch."""
-    return len(tree_leaves(loss.inputs)[0])
 
 
 def _samples(loss: BatchLoss, start: int, stop: int) -> Any:

@@ -1,7 +1,6 @@
 """The spectral density of a symmetric map by stochastic Lanczos quadrature."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,15 +52,3 @@ def share_below_zero(rule: Quadrature) -> tuple[Tensor, Tensor]:
 def mean_and_error(draws: Tensor) -> tuple[Tensor, Tensor]:
     """The mean over the first dimension, of independent draws, and its standard error."""
     return draws.mean(0), draws.std(0) / math.sqrt(len(draws))
-
-
-def smoothed_density(rules: Sequence[Quadrature], grid: Tensor, width: float) -> tuple[Tensor, Tensor]:
-    """The density of eigenvalues on `grid`, each node broadened to a Gaussian of standard deviation `width` (in units
-    of the eigenvalues), and its standard error over the rules. Its integral is one: the share of eigenvalues between a
-    and b is the integral from a to b.
-    """
-    curves = []
-    for rule in rules:
-        distances = (grid.double()[:, None] - rule.nodes) / width
-        curves.append(torch.exp(-distances.square() / 2) @ rule.weights / (width * math.sqrt(2 * math.pi)))
-    return mean_and_error(torch.stack(curves))

@@ -50,7 +50,7 @@ def combine(w: Vector, a: float, v: Vector) -> Vector:
 
 def as_vector(direction: Direction, like: Vector) -> Vector:
     """`direction` with the names, shapes, dtype and device of `like`; refuses what does not match it."""
-    if not isinstance(direction, Iterable):
+    if not isinstance(direction, Iterable) or isinstance(direction, Tensor):
         raise ValueError(f"direction should be a dict or a sequence of tensors, found {type(direction).__name__}")
     if not isinstance(direction, Mapping):
         entries = list(direction)
@@ -67,6 +67,11 @@ def as_vector(direction: Direction, like: Vector) -> Vector:
     for name, tensor in direction.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"direction[{name!r}] should be a tensor, found {type(tensor).__name__}")
+        if tensor.is_complex() or tensor.layout != torch.strided:
+            raise ValueError(
+                f"direction[{name!r}] should be a dense tensor of real numbers, found one in {tensor.dtype} and "
+                f"{tensor.layout}"
+            )
         if tensor.shape != like[name].shape:
             raise ValueError(
                 f"direction[{name!r}] should have shape {tuple(like[name].shape)}, found {tuple(tensor.shape)}"

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor
 
 from runner.cadence import Cadence
+from runner.cells import Cell
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.operator import Matrix, Operator
 from runner.curvature.streamed import Loss
 from runner.curvature.vectors import Vector, dot
 from runner.errors import BadInput
-from runner.records import Cell
 
 Place = Literal["batch", "heldout", "sample", "dataset"]
 PLACES: tuple[Place, ...] = get_args(Place)

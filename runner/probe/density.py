@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.cells import Cell
 from runner.curvature.lanczos import random_vectors
 from runner.curvature.operator import Matrix
 from runner.curvature.quadrature import Quadrature, lanczos_quadrature, mean_and_error, moment, share_below_zero
 from runner.errors import BadInput
 from runner.probe.base import Point, Probe
-from runner.records import Cell
 
 
 @dataclass(kw_only=True)

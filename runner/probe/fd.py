@@ -1,5 +1,6 @@
 """The main paper's finite-difference estimate, beside the value it takes when it sees nothing of the curvature."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -34,9 +35,9 @@ class FiniteDifference(Probe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.steps: list[Step] = [self.mu] if isinstance(self.mu, str | int | float) else list(self.mu)
-        odd = [mu for mu in self.steps if mu != "lr" and not (isinstance(mu, int | float) and mu > 0)]
+        odd = [mu for mu in self.steps if mu != "lr" and not (isinstance(mu, int | float) and 0 < mu < math.inf)]
         if odd or not self.steps or len(set(self.steps)) != len(self.steps):
-            raise BadInput(f"mu should be lr, a positive number, or a list of different ones, found {self.mu!r}")
+            raise BadInput(f"mu should be lr, a positive finite number, or a list of different ones, found {self.mu!r}")
         listed = not isinstance(self.mu, str | int | float)
         self.suffixes = [f"_mu{compact(mu)}" if listed else "" for mu in self.steps]
 

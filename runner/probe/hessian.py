@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from runner.cells import Cell
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.dense import matrices
 from runner.curvature.operator import MATRICES, Matrix
 from runner.errors import BadInput
 from runner.probe.base import Point, Probe
-from runner.records import Cell
 
 SIDE_BY_SIDE_UP_TO = 500  # weights; the matrices of more are held one network after the other
 

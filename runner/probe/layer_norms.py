@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from runner.cells import Cell
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.layers import Layer, layers
 from runner.probe.base import Point, Probe
-from runner.records import Cell
 
 
 class LayerNorms(Probe):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.cells import Cell
 from runner.curvature.batch_loss import BatchLoss
-from runner.curvature.forward import mixes_samples
+from runner.curvature.mixing import mixes_samples
 from runner.curvature.output import OwnCurvature, cross_terms, own_curvature
 from runner.errors import BadInput
 from runner.probe.base import Point, Probe
-from runner.records import Cell
 
 CROSS = ("cross_iii", "cross_iij", "cross_iji", "cross_ijk")
 

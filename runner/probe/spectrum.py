@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.cells import Cell
 from runner.probe.base import Point
 from runner.probe.lanczos import LanczosProbe, largest_residual
-from runner.records import Cell
 
 
 @dataclass(kw_only=True)

@@ -1,20 +1,21 @@
 """The exact split of the curvature along the gradient into its Gauss-Newton and its residual part."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, zeros_like
 
-from runner.curvature import forward
+from runner.cells import Cell
+from runner.curvature import forward, mixing, sweeping
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.exact import split_by_double_backward
+from runner.curvature.layers import layer_of
 from runner.curvature.streamed import Loss
 from runner.curvature.taylor import UnsupportedOperation
 from runner.curvature.vectors import Vector
 from runner.errors import BadInput
 from runner.probe.base import Point, Probe
-from runner.records import Cell
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,9 @@ class Split(Probe):
     per: Literal["layer", "parameter"] | None = None
     compile: bool | Literal["auto"] = "auto"
 
+    at_a_time: int | None = field(init=False, default=None)
+    chunks_tried: bool = field(init=False, default=False)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.chunk, int) and (self.chunk < 1 or self.method != "taylor"):
@@ -51,7 +55,7 @@ class Split(Probe):
     def prepare(self, loss: BatchLoss, samples: int, measurements: int) -> None:
         auto = self.compile == "auto" and self.method == "taylor"
         self.at_a_time = None if self.chunk == "auto" else self.chunk
-        self.compiled = forward.compiling_pays(loss, samples, measurements) if auto else self.compile is True
+        self.compiled = sweeping.compiling_pays(loss, samples, measurements) if auto else self.compile is True
         if self.method != "taylor":
             return
         try:
@@ -59,8 +63,8 @@ class Split(Probe):
         except UnsupportedOperation as error:
             raise BadInput(str(error)) from error
         if self.chunk == "auto":
-            self.at_a_time = forward.fitting_chunk(loss, samples)
-        elif self.chunk is not None and forward.mixes_samples(loss):
+            self.at_a_time = sweeping.fitting_chunk(loss, samples)
+        elif self.chunk is not None and mixing.mixes_samples(loss):
             raise BadInput(
                 "chunk should be null for this network: a sample's output depends on the rest of its batch "
                 "(batch statistics or dropout in training mode), so that micro-batches would measure another loss"
@@ -72,7 +76,21 @@ class Split(Probe):
     def load(self, state: dict[str, Any]) -> None:
         self.compiled, self.at_a_time = state["compiled"], state["at_a_time"]
 
+    def try_chunks(self, loss: BatchLoss) -> None:
+        """The few samples of `prepare` do not tell of networks in which only many meet (experts of a capacity)."""
+        self.chunks_tried = True
+        if self.at_a_time is None or not mixing.chunks_differ(loss, self.at_a_time):
+            return
+        if self.chunk != "auto":
+            raise BadInput(
+                f"probe.split.chunk should be null for this network: of {self.at_a_time} samples at a time its outputs "
+                "are others than of the whole batch"
+            )
+        self.at_a_time = None
+
     def measure(self, point: Point) -> dict[str, Tensor | None]:
+        if not self.chunks_tried and isinstance(point.loss, BatchLoss):
+            self.try_chunks(point.loss)
         return self._along(point.loss, point.g)
 
     @property
@@ -83,7 +101,7 @@ class Split(Probe):
         """For each slice: v is g there and zero elsewhere."""
         slices: dict[str, Vector] = {}
         for name, entry in point.g.items():
-            slices.setdefault(forward.layer_of(name) if self.per == "layer" else name, {})[name] = entry
+            slices.setdefault(layer_of(name) if self.per == "layer" else name, {})[name] = entry
         for name, v in slices.items():
             yield {str(self.per): name, **self._along(point.loss, v)}
 

@@ -22,6 +22,7 @@ FORMULAS = {
     "step": "step",
     "width": "width $k$",
 }
+BINS = 60  # of a histogram of eigenvalues
 
 
 def curves(
@@ -31,7 +32,6 @@ def curves(
     y: str,
     by: str | None = "width",
     colours: Sequence[Any] | None = None,
-    label: str = "{by} {value:g}",
     **line: Any,
 ) -> None:
     """The mean of `y` over runs at each `x`, a colour for each value of `by` in its order, with the band from the least
@@ -39,7 +39,7 @@ def curves(
     groups = [(None, frame)] if by is None else list(frame.dropna(subset=[y]).groupby(by))
     for (value, rows), colour in zip(groups, colours or ordered(len(groups)), strict=False):
         table = rows.dropna(subset=[y]).groupby(x)[y].agg(["mean", "min", "max"])
-        name = None if by is None else label.format(by=by, value=value)
+        name = None if by is None else f"{by} {value:g}"
         mean_and_range(axis, table, color=colour, label=name, **line)
     axis.set_xlabel(FORMULAS.get(x, x))
 
@@ -68,25 +68,22 @@ def linear_part(values: Any, share: float = 0.9, least: float = 1e-3) -> float |
     return float(10 ** np.floor(np.log10(smallest)))
 
 
-def symlog(axis: Any, values: Any, which: str = "y", share: float = 0.9, least: float = 1e-3) -> None:
-    """An axis that is linear around zero and logarithmic beyond."""
+def symlog(axis: Any, values: Any, share: float = 0.9, least: float = 1e-3) -> None:
+    """A y axis that is linear around zero and logarithmic beyond."""
     threshold = linear_part(values, share, least)
     if threshold is None:
         return
-    getattr(axis, f"set_{which}scale")("symlog", linthresh=threshold)
-    getattr(axis, f"{which}axis").get_major_locator().set_params(numticks=9)
-    line = axis.axhline if which == "y" else axis.axvline
-    line(0, color=ink(), lw=0.6)
+    axis.set_yscale("symlog", linthresh=threshold)
+    axis.yaxis.get_major_locator().set_params(numticks=9)
+    axis.axhline(0, color=ink(), lw=0.6)
 
 
-def eigenvalue_histogram(axis: Any, eigenvalues: Any, zero: float, bins: int = 60, **options: Any) -> None:
+def eigenvalue_histogram(axis: Any, eigenvalues: Any, zero: float, **options: Any) -> None:
     """Counts of eigenvalues on a symmetric-log axis, linear within +-`zero`; the number of those within is said, since
     one bin of thousands hides all others."""
     values = np.asarray(eigenvalues, float)
     top = max(np.abs(values).max(), 10 * zero)
-    edges = np.concatenate([
-        -np.geomspace(top, zero, bins // 2), np.geomspace(zero, top, bins // 2),
-    ])  # fmt: skip
+    edges = np.concatenate([-np.geomspace(top, zero, BINS // 2), np.geomspace(zero, top, BINS // 2)])
     axis.hist(values, bins=edges, **options)
     axis.set_xscale("symlog", linthresh=zero, linscale=0.5)
     axis.set_xticks(_symlog_ticks(zero, top))
@@ -124,32 +121,28 @@ def heat_map(axis: Any, matrix: Any) -> Any:
     return shown
 
 
-def scaling(
-    axis: Any, x: Any, y: Any, slope: Interval, expected: float | None = None, label: str = "", **line: Any
-) -> None:
-    """Points in a log-log plane with the line of the fitted slope, and, where there is one, that of the expected."""
+def scaling(axis: Any, x: Any, y: Any, slope: Interval, label: str, **line: Any) -> None:
+    """Points in a log-log plane with the line of the fitted slope."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     (points,) = axis.plot(x, y, "o", label=f"{label} slope {slope}", **line)
     centre = np.exp(np.log(x).mean()), np.exp(np.log(y[y > 0]).mean())
     axis.plot(x, centre[1] * (x / centre[0]) ** slope.value, color=points.get_color(), lw=1)
-    if expected is not None:
-        axis.plot(x, centre[1] * (x / centre[0]) ** expected, "--", color=ink(), lw=0.8, label=f"slope {expected:g}")
     axis.set_xscale("log", base=2)
     axis.set_xticks(np.unique(x), [f"{one:g}" for one in np.unique(x)])
     axis.set_yscale("log")
     axis.legend()
 
 
-def map_of(axis: Any, frame: pd.DataFrame, x: str, y: str, value: str, title: str, log: bool = True) -> None:
+def map_of(axis: Any, frame: pd.DataFrame, x: str, y: str, value: str, title: str) -> None:
     """The median of `value` over runs as a map over two settings (depth x width), each cell's number written in it."""
     table = frame.pivot_table(index=y, columns=x, values=value, aggfunc="median")
     numbers = table.to_numpy(float)
-    norm = LogNorm() if log else None
-    shown = axis.imshow(np.where(numbers > 0, numbers, np.nan) if log else numbers, cmap="viridis", norm=norm,
-                        aspect="auto", origin="lower")  # fmt: skip
+    shown = axis.imshow(
+        np.where(numbers > 0, numbers, np.nan), cmap="viridis", norm=LogNorm(), aspect="auto", origin="lower"
+    )
     for (row, column), number in np.ndenumerate(numbers):
         light = np.isfinite(number) and shown.norm(number) > 0.6
-        axis.text(column, row, f"{number:.1e}" if log else f"{number:.2g}", ha="center", va="center", fontsize=7,
+        axis.text(column, row, f"{number:.1e}", ha="center", va="center", fontsize=7,
                   color="black" if light else "white")  # fmt: skip
     axis.set_xticks(range(table.shape[1]), [f"{one:g}" for one in table.columns])
     axis.set_yticks(range(table.shape[0]), [f"{one:g}" for one in table.index])

@@ -8,6 +8,7 @@ from runner.report.statistics import Interval, Outcome, proportion
 from runner.report.study import Finding, Runs
 
 REACHED = 1e-26  # spurious eigenvalues are of the size of the loss's square root
+MOST = 0.95  # of the minima
 OUTPUTS = ("dataset.classes", "arch.outputs")
 SOFTMAX = "runner.loss.Brier"  # the loss whose outputs are probabilities
 
@@ -42,15 +43,15 @@ def exact(rows: pd.DataFrame) -> pd.Series:
     return (rows["hessian_H_positive"] == rows["expected"]) & (rows["hessian_H_negative"] == 0)
 
 
-def all_but_few(hits: pd.Series, share: float = 0.95) -> tuple[Outcome, Interval]:
-    """The theorem leaves out a null set of data, and rounding may hide an eigenvalue: holds where at least `share` of
+def all_but_few(hits: pd.Series) -> tuple[Outcome, Interval]:
+    """The theorem leaves out a null set of data, and rounding may hide an eigenvalue: holds where at least MOST of
     the minima are as it says, fails where the share is surely less, and is open below five minima."""
     found = proportion(int(hits.sum()), len(hits))
     if found.n < 5:
         return Outcome.UNDECIDED, found
-    if found.value >= share:
+    if found.value >= MOST:
         return Outcome.HOLDS, found
-    return (Outcome.FAILS if found.high < share else Outcome.UNDECIDED), found
+    return (Outcome.FAILS if found.high < MOST else Outcome.UNDECIDED), found
 
 
 def gaps(runs: Runs, minima: pd.DataFrame) -> pd.DataFrame:

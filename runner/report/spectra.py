@@ -78,9 +78,10 @@ def histogram(axis: Any, rows: pd.DataFrame, zero: float, colour: Any, title: st
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Of one spectrum: its size n, the four largest eigenvalues and the smallest, how many stand `isolated` at its top,
-    the shares near zero and
-    below it, that of the two largest in the sum of squares, and |smallest| / largest (`depth`).
+    """Of one spectrum: its size n, the four largest eigenvalues and the smallest; how many stand `isolated` at its top,
+    and the ratio of the second to the third (`gap`); how many are `large`, beyond LARGE times the largest in size; the
+    shares near zero, below it and below -FAINT times the largest; that of the two largest in the sum of squares; and
+    |smallest| / largest (`depth`).
 
     Isolated are those above the widest gap: the one of the first five ratios of an eigenvalue to the next that is the
     largest, where eigenvalues near zero all count as ZERO times the largest.

@@ -23,7 +23,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % confidence interval, from n independent values; infinite where n is too small."""
+    """An estimate with its confidence interval, of 95 % unless a rule says otherwise, from n independent values;
+    infinite where n is too small."""
 
     value: float
     low: float

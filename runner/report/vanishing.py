@@ -36,21 +36,20 @@ def living(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["gradient"] > 0) & (rows["curvature"] > 0)]
 
 
-def rates(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
-    """For each network's seed the least-squares slope of ln size over depth, from at least three depths at which it is
-    alive. `per_layer`: of the root mean square over layers of the gradient, and of curvature and norm over the
-    depth, so that many layers do not look like growth."""
+def rates(rows: pd.DataFrame, size: str) -> pd.Series:
+    """For each network's seed the least-squares slope of `logarithms` over depth, from at least three depths at which
+    it is alive."""
     found = {}
     for network, one in living(rows).groupby("network"):
         if one["depth"].nunique() >= min(3, rows["depth"].nunique()):
-            found[network] = float(np.polyfit(one["depth"], logarithms(one, size, per_layer), 1)[0])
+            found[network] = float(np.polyfit(one["depth"], logarithms(one, size), 1)[0])
     return pd.Series(found, dtype=float)
 
 
-def logarithms(rows: pd.DataFrame, size: str, per_layer: bool = True) -> pd.Series:
-    """ln size; `per_layer` as in `rates`."""
-    power = POWERS[size] if per_layer else 0.0
-    return pd.Series(np.log(rows[size]) - power * np.log(rows["depth"]), rows.index)
+def logarithms(rows: pd.DataFrame, size: str) -> pd.Series:
+    """ln size, per layer: of the root mean square over layers of the gradient, and of curvature and norm over the
+    depth, so that many layers do not look like growth."""
+    return pd.Series(np.log(rows[size]) - POWERS[size] * np.log(rows["depth"]), rows.index)
 
 
 def change(rows: pd.DataFrame, size: str, shallow: int, deep: int) -> Interval:
@@ -67,8 +66,8 @@ def each(found: dict[str, Interval]) -> str:
 
 
 def cells(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Of each setting the medians over all networks, dead ones included, and over the living the mean log and the mean;
-    the share of dead ones."""
+    """Of each setting, over all networks, dead ones included, the median, the mean and the root mean square; over the
+    living exp(mean log), `typical`; and the share of dead ones."""
     found = []
     for key, one in rows.groupby(list(by)):
         alive = living(one)
@@ -80,5 +79,5 @@ def cells(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
                 f"{size}_mean": one[size].mean(),
                 f"{size}_rms": np.sqrt((one[size] ** 2).mean()),
             }
-        found.append({**cell, "dead": one["dead"].mean(), "count": len(one)})
+        found.append({**cell, "dead": one["dead"].mean()})
     return pd.DataFrame(found)

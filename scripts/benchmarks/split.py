@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.common import medians, peak_memory
 from runner.arch.mlp import MLP
 from runner.arch.resnet import BottleneckResNet, CifarResNet
-from runner.curvature import exact, forward
+from runner.curvature import exact, forward, sweeping
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.difference import gradient_difference
 from runner.curvature.vectors import Vector
@@ -110,7 +110,7 @@ def methods(problem: Problem) -> dict[str, Callable[[], Tensor | None]]:
     loss = BatchLoss(*problem)
     g = loss.gradient()
     few = BatchLoss(problem.model, problem.loss_fn, problem.inputs[:4], problem.targets[:4])
-    chunk = forward.fitting_chunk(few, len(problem.inputs))  # as the probe does
+    chunk = sweeping.fitting_chunk(few, len(problem.inputs))  # as the probe does
     calls: dict[str, Callable[[], Tensor | None]] = {
         "training step": lambda: training_step(problem),
         "fd": lambda: gradient_difference(loss, g, 0.1, at_w=g).gHg,

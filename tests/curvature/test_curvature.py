@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from runner import curvature
 from runner.curvature import BatchLoss
 from runner.curvature.difference import loss_difference
-from runner.curvature.forward import mixes_samples
+from runner.curvature.mixing import mixes_samples
 
 METHODS = ("taylor", "double_backward")
 

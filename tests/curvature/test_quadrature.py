@@ -11,7 +11,6 @@ from runner.curvature.quadrature import (
     mean_and_error,
     moment,
     share_below_zero,
-    smoothed_density,
 )
 
 CPU = torch.device("cpu")
@@ -100,15 +99,3 @@ def test_the_standard_error_covers() -> None:
             mean, error = mean_and_error(draws)
             inside.append(bool((mean - truth).abs() <= 2.36 * error))
         assert 0.88 <= sum(inside) / len(inside) <= 0.99
-
-
-def test_the_smoothed_density() -> None:
-    M, width = matrix(), 0.2
-    grid = torch.linspace(-4, 6, 2001, dtype=torch.float64)
-    mean, error = smoothed_density(rules(M, 200, 60), grid, width)
-    normal = torch.distributions.Normal(torch.linalg.eigvalsh(M), width)
-    exact = normal.log_prob(grid[:, None]).exp().mean(1)
-    assert torch.trapezoid(mean, grid).item() == pytest.approx(1, abs=1e-10)
-    seen = exact > 1e-3
-    assert ((mean - exact).abs() <= 4 * error)[seen].all()
-    assert (error[seen] < 0.15 * exact[seen] + 1e-3).all()

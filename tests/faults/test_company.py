@@ -15,7 +15,7 @@ from surviving import LONG, SETTINGS, run_in, same, sentence, status
 
 from runner import checkpoint
 from runner.errors import BadInput
-from runner.records import write_json
+from runner.writing import write_json
 
 
 def test_two_processes_on_one_folder(server: ForkServer, tmp_path: Path) -> None:

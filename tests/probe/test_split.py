@@ -1,6 +1,7 @@
 """The split probe's own options."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,10 +10,13 @@ import torchvision
 
 import runner
 from runner.arch.resnet import CifarResNet
-from runner.curvature import forward
+from runner.curvature import sweeping
 from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.exact import hessian_product
-from runner.curvature.forward import compiling_pays, layer_of, mixes_samples, split
+from runner.curvature.forward import split
+from runner.curvature.layers import layer_of
+from runner.curvature.mixing import mixes_samples
+from runner.curvature.sweeping import compiling_pays
 from runner.errors import BadInput
 
 CONV = [
@@ -33,11 +37,40 @@ def test_chunks_give_the_same_numbers_where_samples_do_not_mix(tmp_path: Path) -
 
 
 def test_auto_takes_parts_where_that_pays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(forward, "THIRDS_FROM_FLOPS", 1)
+    monkeypatch.setattr(sweeping, "THIRDS_FROM_FLOPS", 1)
     for norm, expected in (("group", 4), ("batch", None)):  # of 10 samples
         folder = run_in(tmp_path / norm, f"arch.norm={norm}", "steps=1", "batch_size=10")
         state = torch.load(folder / "checkpoint.pt", weights_only=True)
         assert state["probes"]["split"]["at_a_time"] == expected
+
+
+class Experts(torch.nn.Module):
+    """One expert takes eight samples, and drops all others: so few samples never meet that many do."""
+
+    def __init__(self, input_shape: list[int], outputs: int) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(input_shape[0], 6), torch.nn.Linear(6, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        taken = torch.arange(len(x), device=x.device)[:, None] < 8
+        found: torch.Tensor = self.b(torch.tanh(self.a(x)) * taken)
+        return found
+
+
+@pytest.mark.parametrize("chunk", [3, "auto", "null"])
+def test_samples_that_meet_among_many_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chunk: Any) -> None:
+    monkeypatch.setattr(sweeping, "THIRDS_FROM_FLOPS", 1)
+    given = [
+        "dataset=blobs", "dataset.size=24", "steps=2", "device=cpu", "precision=fp64", "probe=[split,hvp]",
+        "arch=custom", f"arch._target_={__name__}.Experts", f"probe.split.chunk={chunk}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    if chunk == 3:
+        with pytest.raises(BadInput, match=r"probe\.split\.chunk should be null"):
+            runner.run(given)
+        return
+    frame = pd.read_csv(runner.run(given) / "metrics.csv")
+    assert frame["split_gHg"].to_numpy() == pytest.approx(frame["hvp_gHg"].to_numpy(), rel=1e-10)
 
 
 def test_chunks_are_refused_where_they_do(tmp_path: Path) -> None:

@@ -37,6 +37,20 @@ def _into_plain(x: Tensor) -> Tensor:
     return out
 
 
+def _through(view: Any) -> Any:
+    def write(x: Tensor) -> Tensor:
+        y = x * 2
+        view(y).mul_(2)
+        return y.tanh()
+
+    return write
+
+
+def _rounded(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return x.mm(x)
+
+
 def _detached(x: Tensor) -> Tensor:
     y = x * 2
     kept = y.detach()
@@ -68,6 +82,16 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     "backward": (lambda x: x.sum().backward(), "backward"),
     "unknown arguments": (lambda x: torch.add(x, x, out=torch.empty(3, 3).double()), "arguments"),
     "scatter reduce": (lambda x: x.scatter(0, torch.zeros(1, 3, dtype=torch.long), x[:1], reduce="add"), "scatter"),
+    "complex": (lambda x: x.to(torch.complex128).abs(), "complex"),
+    "complex factor": (lambda x: torch.exp(1j * x)[:, :].real, "complex"),
+    "autocast": (_rounded, "autocast"),
+    "einsum is a view": (_through(lambda y: torch.einsum("ij->ji", y)), "view"),
+    "sum_to_size is a view": (_through(lambda y: y.sum_to_size(3, 3)), "view"),
+    "broadcast is a view": (_through(lambda y: torch.broadcast_tensors(y, torch.ones(3, 3))[0]), "view"),
+    "foreign statistics": (
+        lambda x: F.batch_norm(x, torch.zeros(3).double(), torch.ones(3).double(), training=True),
+        "statistics",
+    ),
     "calls itself": (lambda x: torch.meshgrid(x[0], x[1], indexing="ij"), "meshgrid"),
     "into the parameter": (lambda x: x, ""),
 }

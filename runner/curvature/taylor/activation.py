@@ -128,7 +128,7 @@ def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 
     return (
         torch.where(positive, x * scale, a * (x * input_scale).clamp(max=0).expm1()),
         torch.where(positive, scale, grown * input_scale),
-        torch.where(positive, 0.0, grown * input_scale**2),
+        torch.where(x >= 0, 0.0, grown * input_scale**2),
     )
 
 

@@ -48,10 +48,6 @@ def multiply_add(total: Coefficient, a: Coefficient, b: Coefficient, scale: floa
     return total.addcmul_(a, b, value=scale)
 
 
-def zeros_if_none(c: Coefficient, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if c is None else c
-
-
 def multilinear(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Series:
     """The coefficients of function(a, b, …), linear in each: f_k = sum over i + j + … = k of f(a_i, b_j, …)."""
     coefficients = [series(argument) for argument in arguments]

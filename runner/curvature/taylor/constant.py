@@ -11,17 +11,20 @@ from runner.curvature.taylor.registry import RULES, functions, names, rule, rule
 from runner.curvature.taylor.shape import _values
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
 
-# steps and choices: constant almost everywhere, and autograd's derivative is none or zero
 # new tensors in the layout of an old one, which random draws may fill
 LIKES = names("empty_like zeros_like ones_like full_like rand_like randn_like randint_like")
 
+# how a tensor lies in memory
+LAYOUT = names("stride storage_offset is_contiguous dim_order")
+
+# steps and choices: constant almost everywhere, and autograd's derivative is none or zero
 STEPS = names("""
 eq ne lt le gt ge equal allclose isclose greater greater_equal less less_equal not_equal __eq__ __ne__ __lt__ __le__
 __gt__ __ge__ __bool__ __len__ __contains__ __format__ isnan isinf isfinite isneginf isposinf isreal is_nonzero
 logical_and logical_or logical_not logical_xor argmax argmin argsort argwhere nonzero count_nonzero any all
 searchsorted bucketize sign sgn floor ceil round trunc fix signbit long int short char byte bool item tolist __int__
-__float__ __index__ dim ndimension size numel nelement stride storage_offset element_size is_contiguous
-is_floating_point is_complex is_signed get_device is_same_size is_conj is_neg is_inference dim_order new_empty
+__float__ __index__ dim ndimension size numel nelement element_size
+is_floating_point is_complex is_signed get_device is_same_size is_conj is_neg is_inference new_empty
 new_zeros new_ones new_full new_tensor result_type can_cast promote_types
 """)
 
@@ -52,7 +55,7 @@ def _like(function: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> An
     return _constant(function, x, *args, **kwargs)
 
 
-for _name in LIKES:
+for _name in (*LIKES, *LAYOUT):
     for _function in functions(_name):
         RULES[_function] = partial(_like, _function)
 

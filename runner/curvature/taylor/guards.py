@@ -52,6 +52,23 @@ def refuse_custom_functions() -> Iterator[None]:
         contexts.__init__ = original  # type: ignore[method-assign]
 
 
+@contextmanager
+def refuse_autocast() -> Iterator[None]:
+    """What autocast rounds is rounded in the value only."""
+    original = torch.autocast.__enter__
+
+    def refuse(self: Any) -> Any:
+        if self._enabled:
+            raise UnsupportedOperation("torch.autocast", "it computes in another precision than the sweep")
+        return original(self)
+
+    torch.autocast.__enter__ = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__ = original  # type: ignore[method-assign]
+
+
 def compiled_parts(model: nn.Module) -> list[str]:
     """The names of the modules that run through torch.compile."""
     return [

@@ -50,7 +50,7 @@ def _terms(
     free = [index for index, leaf in enumerate(leaves) if _moves(leaf)]
 
     def loss(*values: Tensor) -> Tensor:
-        filled = dict(zip(free, values, strict=True))
+        filled = {index: value.clone() for index, value in zip(free, values, strict=True)}  # it may write to them
         return loss_fn(tree_unflatten([filled.get(i, leaf) for i, leaf in enumerate(leaves)], structure), targets)
 
     first, second = _floats(f1), _floats(f2)

@@ -15,7 +15,7 @@ from runner.curvature.taylor.arithmetic import Coefficient, add, multiply, plus_
 from runner.curvature.taylor.context import current
 from runner.curvature.taylor.kernels import kernel
 from runner.curvature.taylor.registry import rule
-from runner.curvature.taylor.tensor import Series, series, tensor
+from runner.curvature.taylor.tensor import Series, UnsupportedOperation, series, tensor
 
 
 def average(x: Tensor, dims: list[int]) -> Tensor:
@@ -123,8 +123,8 @@ def batch_norm(
     eps: float,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """Statistics of the batch in training, else the running ones, which a sweep never updates. Sums run over memory as
-    it lies: (N, pixels, C) for channels last, else (N, C, pixels)."""
+    """Statistics of the batch in training, else the running ones. Sums run over memory as it lies: (N, pixels, C) for
+    channels last, else (N, C, pixels)."""
     x = series(input)
     n, channels = x[0].shape[:2]
     if channels_inside(x[0]):
@@ -136,6 +136,7 @@ def batch_norm(
         shape, dims = (channels, 1), [0, 2]
     parameters = (*per_channel(weight, shape), *per_channel(bias, shape))
     if training:
+        track(x[0], running_mean, running_var, momentum)
         y = normalised(*columns, *parameters, dims, eps)
     else:
         assert running_mean is not None
@@ -144,6 +145,20 @@ def batch_norm(
     if channels_inside(x[0]):
         return of_shape(y, (n, *x[0].shape[2:], channels)).permute(0, 3, 1, 2)
     return of_shape(y, x[0].shape)
+
+
+def track(x: Tensor, mean: Tensor | None, var: Tensor | None, momentum: float, by_sample: bool = False) -> None:
+    """What a forward pass in training makes of the running `mean` and `var`, which the network may read later on."""
+    if mean is None or var is None:
+        return
+    if not current().buffers.issuperset((id(mean), id(var))):
+        raise UnsupportedOperation("an in-place operation", "it writes to statistics that are no buffers")
+    if not (by_sample or current().transformed):
+        torch.batch_norm_update_stats(x, mean, var, momentum)
+        return
+    new_var, new_mean = torch.var_mean(x, [*([] if by_sample else [0]), *range(2, x.dim())])
+    for old, new in ((mean, new_mean), (var, new_var)):
+        old.mul_(1 - momentum).add_(new.mean(0) if by_sample else new, alpha=momentum)
 
 
 @rule("layer_norm", in_place=False)
@@ -205,5 +220,7 @@ def instance_norm(
     cudnn_enabled: bool = True,
 ) -> Tensor:
     if use_input_stats:
-        return group_norm(input, series(input)[0].shape[1], weight, bias, eps)
+        x0 = series(input)[0]
+        track(x0, running_mean, running_var, momentum, by_sample=True)
+        return group_norm(input, x0.shape[1], weight, bias, eps)
     return batch_norm(input, weight, bias, running_mean, running_var, False, momentum, eps)

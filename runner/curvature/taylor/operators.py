@@ -143,15 +143,28 @@ def _filled(x: Taylor, mask: Tensor, number: Any) -> Tensor:
     return tensor(x.c[0].masked_fill(mask, number), *rest)
 
 
+def _slope_at(bound: Any) -> float:
+    """Of clamp at x = 0 = its bound, as autograd has it: versions of torch differ, and numbers and tensors."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.zeros((), requires_grad=True)
+        return float(torch.autograd.grad(x.clamp(min=bound), x)[0])
+
+
+_AT_NUMBER, _AT_TENSOR = _slope_at(0.0), _slope_at(torch.zeros(()))
+
+
 def _bounded(x: Any, low: Any, high: Any) -> Tensor:
-    """clamp: the slope is 1 on the closed interval, as autograd has it."""
+    """clamp: the slope is 1 between the bounds."""
     if isinstance(low, Taylor) or isinstance(high, Taylor):
         raise UnsupportedOperation("torch.clamp", "its bounds depend on the weights")
     x0 = x.c[0]
-    inside = torch.ones_like(x0, dtype=torch.bool)
-    inside = inside if low is None else inside & (x0 >= low)
-    inside = inside if high is None else inside & (x0 <= high)
-    return tensor(x0.clamp(low, high), *(multiply(k, inside) for k in x.c[1:]))
+    slope = torch.ones_like(x0)
+    for bound, compare in ((low, torch.gt), (high, torch.lt)):
+        if bound is not None:
+            at = _AT_TENSOR if isinstance(bound, Tensor) else _AT_NUMBER
+            inside = compare(x0, bound)
+            slope = slope * (torch.where(x0 == bound, at, inside) if at else inside)
+    return tensor(x0.clamp(low, high), *(multiply(k, slope) for k in x.c[1:]))
 
 
 @rule("clamp", "clip")
@@ -171,9 +184,7 @@ def clamp_max(x: Any, max: Any) -> Tensor:
 
 def extreme(a: Any, b: Any, a_wins: Tensor) -> Tensor:
     """Elementwise maximum or minimum; where both are equal, each has half of the slope, as autograd has it."""
-    half = 0.5 * (value(a) == value(b)).to(torch.result_type(value(a), value(b)))
-    weight = a_wins.to(half.dtype) + half
-    return weight * a + (1 - weight) * b
+    return torch.where(value(a) == value(b), 0.5 * (a + b), torch.where(a_wins, a, b))
 
 
 @rule("maximum", in_place=False)

@@ -66,7 +66,7 @@ def _gathered(results: list[Any]) -> Any:
     """Coefficients of each output from outputs for each coefficient."""
     y0, y1, y2 = results
     if isinstance(y0, Tensor):
-        return tensor(y0, y1, y2) if y0.is_floating_point() else y0
+        return tensor(y0, y1, y2) if y0.is_floating_point() or y0.is_complex() else y0
     empty = (None,) * len(y0)
     return type(y0)(_gathered(list(each)) for each in zip(y0, y1 or empty, y2 or empty, strict=True))
 
@@ -86,11 +86,12 @@ def elementary(function: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) 
 
 
 def view(function: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-    y = elementary(function, x, *args, **kwargs)
+    """Maps in channels last may have to be copied where the network's own need not, and count as views all the same."""
+    y, copied = elementary(function, x, *args, **kwargs), current().channels_last
     if isinstance(y, Taylor):
-        return x if all(a is b for a, b in zip(x.c, y.c, strict=True)) else as_view(y, x)
+        return x if all(a is b for a, b in zip(x.c, y.c, strict=True)) else as_view(y, x, copied)
     if isinstance(y, list | tuple):
-        return type(y)(as_view(each, x) for each in y)
+        return type(y)(as_view(each, x, copied) for each in y)
     return y
 
 
@@ -139,11 +140,27 @@ _view, _type = Tensor.view, Tensor.type
 def reinterpreted(x: Any, *shape: Any, **kwargs: Any) -> Any:
     if any(isinstance(entry, torch.dtype) for entry in (*shape, *kwargs.values())):
         raise UnsupportedOperation("torch.Tensor.view", "it reads the bits of a number as another type")
-    if not current().channels_last:
-        return view(_view, x, *shape, **kwargs)
-    # the network's own maps could be viewed so; ours may need a copy, which still counts as a view of x
-    y = elementary(Tensor.reshape, x, *shape, **kwargs)
-    return as_view(y, x, copied=True)
+    return view(_view if not isinstance(x, Taylor) else _viewed(x.c[0]), x, *shape, **kwargs)
+
+
+@rule("view_as", in_place=False)
+def view_as(x: Any, other: Any) -> Any:
+    return reinterpreted(x, value(other).shape)
+
+
+def _viewed(x0: Tensor) -> Callable[..., Tensor]:
+    """Tensor.view of the value, unless channels last has changed its layout; what else is carried may have been
+    expanded, or lie in another order."""
+
+    def seen(c: Tensor, *shape: Any, **kwargs: Any) -> Tensor:
+        if c is x0 and not current().channels_last:
+            return c.view(*shape, **kwargs)
+        try:
+            return c.view(*shape, **kwargs)
+        except RuntimeError:
+            return c.contiguous().view(*shape, **kwargs)
+
+    return seen
 
 
 @rule("type", in_place=False)
@@ -151,19 +168,15 @@ def type_(x: Taylor, dtype: Any = None, **kwargs: Any) -> Any:
     return x.c[0].type() if dtype is None else view(_type, x, dtype, **kwargs)
 
 
-def _reshaping_write(name: str) -> Callable[..., Any]:
-    """`squeeze_` and its like: the same numbers in another shape, under the same name."""
-    change = getattr(Tensor, name)
-
+def _refused(name: str) -> Callable[..., Any]:
     def write(x: Taylor, *args: Any, **kwargs: Any) -> Taylor:
-        raise UnsupportedOperation(f"torch.Tensor.{name}_", "it changes the shape of a tensor in place")
+        raise UnsupportedOperation(f"torch.Tensor.{name}", "it changes the shape of a tensor in place")
 
-    write.__name__ = change.__name__
     return write
 
 
-for _name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes", "swapdims"):
-    register(f"{_name}_", _reshaping_write(_name))
+for _name in ("squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_"):
+    register(_name, _refused(_name))
 
 
 @rule("pad", "constant_pad_nd", in_place=False)

@@ -1,6 +1,7 @@
 """One forward sweep along w + t v."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -26,7 +27,7 @@ from runner.curvature.taylor import (  # noqa: F401  (each module registers its 
     shape,
 )
 from runner.curvature.taylor.context import Context, LayoutMatters, sweeping, transformed
-from runner.curvature.taylor.guards import OwnParameters, refuse_compiled, refuse_custom_functions
+from runner.curvature.taylor.guards import OwnParameters, refuse_autocast, refuse_compiled, refuse_custom_functions
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation
 
 Tensors = Mapping[str, Tensor]
@@ -97,9 +98,16 @@ def _swept(
         name: Taylor((p, direction[name].detach(), None)) if name in direction else p for name, p in params.items()
     }
     own = {name: buffer.clone() for name, buffer in buffers.items()}
+    context = replace(context, buffers=frozenset(map(id, own.values())))
     versions = {} if context.transformed else {name: p._version for name, p in params.items()}
     try:
-        with torch.enable_grad(), sweeping(context), refuse_custom_functions(), OwnParameters(model, curves):
+        with (
+            torch.enable_grad(),
+            sweeping(context),
+            refuse_custom_functions(),
+            refuse_autocast(),
+            OwnParameters(model, curves),
+        ):
             y = functional.call(model, {**curves, **own}, (inputs,))
     except UnsupportedOperation as error:
         if error.module is not None:

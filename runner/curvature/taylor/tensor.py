@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from runner.curvature.taylor.context import transformed
+from runner.curvature.taylor.context import LayoutMatters, current
 from runner.curvature.taylor.decompose import decomposed
 from runner.curvature.taylor.registry import RULES
 
@@ -29,7 +29,7 @@ class UnsupportedOperation(RuntimeError):
         place = "" if module is None else f" in module {module!r}"
         super().__init__(
             f"{operation}{place}: {reason}; the exact split by Taylor expansion cannot pass through it. "
-            'Use probe=hvp, or the split with method="double_backward".'
+            "Use the method double_backward (probe.split.method=double_backward), or hvp (probe=hvp)."
         )
 
 
@@ -46,6 +46,8 @@ class Taylor(Tensor):
     @staticmethod
     def __new__(cls, c: Series) -> "Taylor":
         x0 = c[0]
+        if x0.is_complex():
+            raise UnsupportedOperation("a complex tensor", "it depends on the weights, and rules are for real numbers")
         return Tensor._make_wrapper_subclass(cls, x0.shape, dtype=x0.dtype, device=x0.device)  # type: ignore[attr-defined]
 
     def __init__(self, c: Series) -> None:
@@ -62,11 +64,14 @@ class Taylor(Tensor):
         kwargs = kwargs or {}
         if not args and "input" in kwargs:
             args, kwargs = (kwargs["input"],), {key: entry for key, entry in kwargs.items() if key != "input"}
+        if "axis" in kwargs:  # NumPy's name, which torch takes too
+            kwargs = {"dim" if key == "axis" else key: entry for key, entry in kwargs.items()}
         rule = RULES.get(func) or decomposed(func)
         if rule is None:
             raise UnsupportedOperation(name_of(func))
         try:
             found = rule(*args, **kwargs)
+            _link(found, args)
             return found if torch.is_grad_enabled() else tree_map(partial(_constant, args), found)
         except TypeError as error:
             try:
@@ -118,16 +123,35 @@ def value(x: Any) -> Any:
     return x.c[0] if isinstance(x, Taylor) else x
 
 
+def _link(found: Any, args: Any) -> None:
+    """Results that share memory with an argument are its views, whatever the operation."""
+    results = found if isinstance(found, list | tuple) else (found,)
+    for x in args:
+        for one in x if isinstance(x, list | tuple) else (x,):
+            if isinstance(one, Taylor):
+                for y in results:
+                    as_view(y, one)
+
+
 def as_view(y: Any, x: Any, copied: bool = False) -> Any:
-    """y, known to share memory with x, so that a later write to either is not lost on the other."""
-    if isinstance(y, Taylor) and isinstance(x, Taylor) and y is not x and (copied or _may_share(x.c[0], y.c[0])):
-        x.kin.append(weakref.ref(y))
-        y.kin, y.leaked = x.kin, x.leaked
+    """y, if it shares memory with x known to do so, so that a later write to either is not lost on the other. `copied`:
+    it does in the network, though not here."""
+    if isinstance(y, Taylor) and isinstance(x, Taylor) and y.kin is not x.kin and (copied or _share(x.c[0], y.c[0])):
+        x.kin += y.kin
+        for one in y.kin:
+            if (other := one()) is not None:
+                other.kin, other.leaked = x.kin, x.leaked or other.leaked
     return y
 
 
-def _may_share(a: Tensor, b: Tensor) -> bool:
-    return transformed() or a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+def _share(a: Tensor, b: Tensor) -> bool:
+    return _memory(a) == _memory(b)
+
+
+def _memory(x: Tensor) -> int:
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.untyped_storage().data_ptr()
 
 
 def overwrite(x: Any, new: Any) -> Any:
@@ -143,6 +167,8 @@ def overwrite(x: Any, new: Any) -> Any:
     if not torch.is_grad_enabled():
         raise UnsupportedOperation("an in-place operation", "under torch.no_grad, it changes a value but no derivative")
     if x.leaked or any(other is not None and other is not x for other in (ref() for ref in x.kin)):
+        if current().channels_last:  # which may have made a copy of what is a view in the network, or the reverse
+            raise LayoutMatters
         raise UnsupportedOperation("an in-place operation", "it writes to a tensor while a view of it is still in use")
     c = series(new)
     if c[0].shape != x.c[0].shape:

@@ -1,20 +1,18 @@
 """Figure 4 of Sagun, Bottou, LeCun: the Hessian at the end of training on two blobs as heat maps."""
 
-import re
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from runner.errors import BadInput
+from runner.kept import parsed
 from runner.report import spectra
 from runner.report.drawing import heat_map
 from runner.report.statistics import above, all_of, median, trend
 from runner.report.study import Claim, Finding, Plot, Runs, Study
 
 SMALL = 0.01  # share of the largest |entry| up to which an entry counts as near zero
-NAMED = re.compile(r"H-step(?P<step>\d+)(?:-replica(?P<replica>\d+))?\.npy")
 
 
 def sparse(runs: Runs) -> Finding:
@@ -50,8 +48,8 @@ def matrices(runs: Runs, step: str, first_only: bool = False) -> list[tuple[dict
         starts = starts.sort_values([*spectra.START]).groupby("width", as_index=False).first()
     kept = {}
     for path in runs.folder.rglob("hessian/H-step*.npy"):
-        if named := NAMED.fullmatch(path.name):
-            kept[path.parent.parent.name, int(named["replica"] or 0), int(named["step"])] = path
+        if named := parsed(path):
+            kept[path.parent.parent.name, named.replica, named.step] = path
     found = []
     for _, start in starts.sort_values(["width", "replica"]).iterrows():
         number = int(start["step"]) if step == "last" else 0

@@ -1,0 +1,81 @@
+"""Is the loss a function of the weights, and is nothing written to? Looked at on copies, and by what is put back."""
+
+import copy
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves, tree_map
+
+from runner.curvature.functional import NotAFunction
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+
+
+def check(loss: Any) -> None:
+    """Raises NotAFunction, before anything is written to, where a forward pass or the loss of a `BatchLoss` writes to
+    weights, inputs or targets, or where the model's parameters reach the loss on another way than as its weights: from
+    a list, as an attribute that was made of them, or in loss_fn. One forward pass, on copies of all these."""
+    trial = copy.copy(loss)
+    given = (loss.weights, loss.frozen, loss.inputs, loss.targets)
+    copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, given)
+    trial.weights, trial.frozen, trial.inputs, trial.targets = copies
+    with torch.enable_grad():
+        value = trial(trial.weights)
+    names = ("its parameters", "its parameters", "its inputs", "the targets")
+    for name, before, after in zip(names, given, copies, strict=True):
+        if not all(map(_same, tree_leaves(before), tree_leaves(after))):
+            raise NotAFunction("arch", f"the network and its loss should write to nothing, found a write to {name}")
+    parameters = dict(loss.model.named_parameters())
+    if found := _reached(value, {id(p): name for name, p in parameters.items()}):
+        raise NotAFunction(
+            "arch",
+            "the loss should depend on the parameters by the forward pass of their modules alone, found one that uses "
+            f"{found} on another way (from a list, as an attribute that was made of it, or in loss_fn)",
+        )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor):
+        return True
+    return torch.equal(a, b) or (a.is_floating_point() and torch.allclose(a, b, 0, 0, equal_nan=True))
+
+
+def _reached(value: Tensor, names: dict[int, str]) -> str | None:
+    """The first of these tensors that is a leaf of the graph."""
+    waiting, seen = [value.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(getattr(node, "variable", None)) in names:
+            return names[id(node.variable)]  # type: ignore[attr-defined]
+        waiting += [above for above, _ in node.next_functions]
+    return None
+
+
+@contextmanager
+def put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """What a forward pass leaves in its modules is taken away again: attributes, also in their lists, dicts and sets,
+    and the tensors that hooks make of parameters (torch.nn.utils.prune, the old weight_norm). What
+    torch.nn.utils.parametrize caches is that of other weights, and not used."""
+    before = [(vars(module), dict(vars(module))) for module in modules]
+    own = (value for _, held in before for name, value in held.items() if name not in _OF_TORCH)
+    containers = [(value, copy.copy(value)) for value in own if type(value) in (list, dict, set)]
+    cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = cached
+        for now, held in before:
+            if len(now) != len(held) or not all(map(operator.is_, now.values(), held.values())):
+                now.clear()
+                now.update(held)
+        for value, held in containers:
+            value.clear()
+            value.extend(held) if isinstance(value, list) else value.update(held)
