@@ -67,8 +67,8 @@ def check_numbers(cfg: DictConfig) -> None:
     """Refuse nan, which no key asks for: a run with it would end as one that diverged."""
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     for key, value in flatten(resolved).items():
-        if isinstance(value, float) and math.isnan(value):
-            raise BadInput(f"{key} should be a number, found nan")
+        if any(isinstance(one, float) and math.isnan(one) for one in (value if isinstance(value, list) else [value])):
+            raise BadInput(f"{key} should be a number, found {value}")
 
 
 def check_rate(cfg: DictConfig) -> None:

@@ -142,6 +142,7 @@ BAD = {
     "probe.fd.mu=-1": "mu should be lr, a positive finite number",
     "probe.fd.mu=inf": "mu should be lr, a positive finite number",
     "optimizer.weight_decay=nan": "optimizer.weight_decay should be a number, found nan",
+    "dataset.labels=[nan,1.0]": "dataset.labels should be a number, found [nan, 1.0]",
     "probe.split.every=0": "every should be null or at least 1",
     "probe.split.on=[elsewhere]": "probe.split.on should be",
     "arch.outputs=3": "outputs",

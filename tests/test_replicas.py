@@ -202,6 +202,12 @@ def test_refusals(tmp_path: Path, overrides: list[str], message: str) -> None:
         run_in(tmp_path / "run", *MLP, "steps=1", "probe=[]", *overrides)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_batch_norm_of_two_samples_is_rounding_and_no_refusal(tmp_path: Path, seed: int) -> None:
+    deep = ["dataset.size=40", "arch.depth=16", "arch.base_width=100", "arch.norm=batch", "dataset.dim=4"]
+    run_in(tmp_path / "run", *deep, "device=cpu", f"seed={seed}", "replicas=2", "steps=1", "probe=[]")
+
+
 class Asks(torch.nn.Linear):
     """Does something else where nothing requires a gradient, as under the transforms that compute side by side."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,12 +25,18 @@ def check(loss: Any) -> None:
     given = (loss.weights, loss.frozen, loss.inputs, loss.targets)
     copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, given)
     trial.weights, trial.frozen, trial.inputs, trial.targets = copies
+    held = {f"{path}.{key}".lstrip("."): one for path, part in loss.model.named_modules() for key, one in _plain(part)}
+    kept = {name: one.clone() for name, one in held.items()}
     with torch.enable_grad():
-        value = trial(trial.weights)
+        value = trial({name: w.requires_grad_() for name, w in trial.weights.items()})
     names = ("its parameters", "its parameters", "its inputs", "the targets")
     for name, before, after in zip(names, given, copies, strict=True):
         if not all(map(_same, tree_leaves(before), tree_leaves(after))):
             raise NotAFunction("arch", f"the network and its loss should write to nothing, found a write to {name}")
+    if moved := [name for name, one in held.items() if not _same(one, kept[name])]:
+        for name in moved:
+            held[name].data.copy_(kept[name])
+        raise NotAFunction("arch", f"the network should keep what it writes to in buffers, found a write to {moved[0]}")
     parameters = dict(loss.model.named_parameters())
     if found := _reached(value, {id(p): name for name, p in parameters.items()}):
         raise NotAFunction(
@@ -39,8 +46,13 @@ def check(loss: Any) -> None:
         )
 
 
+def _plain(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Tensors that are attributes, and neither parameters nor buffers."""
+    return [(key, value) for key, value in vars(module).items() if isinstance(value, Tensor)]
+
+
 def _same(a: Any, b: Any) -> bool:
-    if not isinstance(a, Tensor):
+    if not isinstance(a, Tensor) or a.layout != torch.strided or a.is_nested:
         return True
     return torch.equal(a, b) or (a.is_floating_point() and torch.allclose(a, b, 0, 0, equal_nan=True))
 
@@ -61,12 +73,12 @@ def _reached(value: Tensor, names: dict[int, str]) -> str | None:
 
 @contextmanager
 def put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """What a forward pass leaves in its modules is taken away again: attributes, also in their lists, dicts and sets,
-    and the tensors that hooks make of parameters (torch.nn.utils.prune, the old weight_norm). What
-    torch.nn.utils.parametrize caches is that of other weights, and not used."""
+    """What a forward pass leaves in its modules is taken away again: what it sets as an attribute or puts into a list,
+    dict, set or deque that is one, and the tensors that hooks make of parameters (torch.nn.utils.prune, the old
+    weight_norm). What torch.nn.utils.parametrize caches is that of other weights, and not used."""
     before = [(vars(module), dict(vars(module))) for module in modules]
     own = (value for _, held in before for name, value in held.items() if name not in _OF_TORCH)
-    containers = [(value, copy.copy(value)) for value in own if type(value) in (list, dict, set)]
+    containers = [(value, copy.copy(value)) for value in own if isinstance(value, list | dict | set | deque)]
     cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
         yield
@@ -76,6 +88,6 @@ def put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
             if len(now) != len(held) or not all(map(operator.is_, now.values(), held.values())):
                 now.clear()
                 now.update(held)
-        for value, held in containers:
-            value.clear()
-            value.extend(held) if isinstance(value, list) else value.update(held)
+        for container, content in containers:
+            container.clear()
+            container.extend(content) if isinstance(container, list | deque) else container.update(content)

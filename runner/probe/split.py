@@ -71,15 +71,19 @@ class Split(Probe):
             )
 
     def state(self) -> dict[str, Any]:
-        return {"compiled": self.compiled, "at_a_time": self.at_a_time}
+        return {"compiled": self.compiled, "at_a_time": self.at_a_time, "chunks_tried": self.chunks_tried}
 
     def load(self, state: dict[str, Any]) -> None:
         self.compiled, self.at_a_time = state["compiled"], state["at_a_time"]
+        self.chunks_tried = state.get("chunks_tried", True)
 
     def try_chunks(self, loss: BatchLoss) -> None:
-        """The few samples of `prepare` do not tell of networks in which only many meet (experts of a capacity)."""
+        """The few samples of `prepare` do not tell of networks in which only many meet (experts of a capacity); the
+        first batch that is larger than a chunk does, as far as its weights let them meet."""
+        if self.at_a_time is None or loss.samples <= self.at_a_time:
+            return
         self.chunks_tried = True
-        if self.at_a_time is None or not mixing.chunks_differ(loss, self.at_a_time):
+        if not mixing.chunks_differ(loss, self.at_a_time):
             return
         if self.chunk != "auto":
             raise BadInput(

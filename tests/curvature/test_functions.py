@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -246,6 +247,9 @@ class Network(nn.Module):
         torch.manual_seed(0)
         self.a, self.b, self.also = nn.Linear(3, 4), nn.Linear(4, 2), also
         self.kept: list[Tensor] = []
+        self.others = deque[Tensor](maxlen=3)
+        self.named = defaultdict[str, list[Tensor]](list)
+        self.memory = torch.ones(4)
         self.again = [self.b.weight]
         self.transposed = self.b.weight.t()
 
@@ -266,6 +270,7 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "no_grad": (_clamped, "write to its parameters"),
     "inputs": (lambda model, x, h: x.mul_(2)[:0].sum(), "write to its inputs"),
     "list": (lambda model, x, h: h @ model.again[0].t(), r"uses b\.weight on another way"),
+    "state": (lambda model, x, h: model.memory.mul_(0.9).add_(h.detach().mean(0)).sum(), "buffers, found .* memory"),
     "attribute": (lambda model, x, h: h @ model.transposed, r"uses b\.weight on another way"),
 }
 
@@ -280,6 +285,7 @@ def test_writes_and_ways_around_the_modules_are_refused_before_they_do_harm(what
         FUNCTIONS[name](model, half_square, x, y)
     assert all(torch.equal(p, before[0][key]) for key, p in model.named_parameters())
     assert torch.equal(x, before[1])
+    assert torch.equal(model.memory, torch.ones(4))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -307,16 +313,49 @@ def test_what_a_forward_pass_leaves_in_the_model_is_taken_away_again(name: str) 
     def also(model: Any, x: Tensor, h: Tensor) -> None:
         model.features = h
         model.kept.append(h)
+        model.others.append(h)
+        model.named["h"] = [h]
 
     model = Network(also)
     FUNCTIONS[name](model, half_square, torch.randn(5, 3), torch.randn(5, 2))
     assert not hasattr(model, "features")
-    assert model.kept == []
+    assert [*model.kept, *model.others, *model.named] == []
     model(torch.randn(5, 3))
     kept = model.features, list(model.kept)
     FUNCTIONS[name](model, half_square, torch.randn(5, 3), torch.randn(5, 2))
     assert model.features is kept[0]
     assert all(one is other for one, other in zip(model.kept, kept[1], strict=True))
+
+
+class Inner(nn.Module):
+    """tanh of what a gradient step in the weights would give: their own gradient is taken in the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.eye(2, 3).double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        (g,) = torch.autograd.grad((x @ self.w.t()).square().mean(), self.w, create_graph=True)
+        return torch.tanh(x @ (self.w - 0.1 * g).t())
+
+
+def test_a_network_may_ask_for_gradients_in_its_own_weights() -> None:
+    model, x, y = Inner(), torch.randn(5, 3).double(), torch.randn(5, 2).double()
+    exact = curvature.hvp(model, half_square, x, y)
+    near = curvature.finite_difference(model, half_square, x, y, step=1e-5)
+    torch.testing.assert_close(near.gHg, exact.gHg, rtol=1e-3, atol=0)
+
+
+def test_inputs_may_be_sparse() -> None:
+    class Graph(nn.Linear):
+        def forward(self, given: dict[str, Tensor]) -> Tensor:
+            return torch.tanh(given["edges"] @ super().forward(given["nodes"]))
+
+    edges, nodes, y = torch.eye(5).double(), torch.randn(5, 3).double(), torch.randn(5, 2).double()
+    torch.manual_seed(0)
+    model = Graph(3, 2).double()
+    found = curvature.hvp(model, half_square, {"edges": edges.to_sparse(), "nodes": nodes}, y)
+    assert torch.allclose(found.gHg, curvature.hvp(model, half_square, {"edges": edges, "nodes": nodes}, y).gHg)
 
 
 class Sine(nn.Module):

@@ -187,9 +187,10 @@ def test_compiling_is_for_long_runs_of_networks_with_normalisation() -> None:
 
 
 def test_the_choice_lives_in_the_checkpoint(tmp_path: Path) -> None:
-    """A run extended to where compiling would have paid goes on as it began."""
-    folder = run_in(tmp_path / "run", "steps=1")
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["probes"]["split"]["compiled"] is False
+    """A run extended to where compiling would have paid, or samples meet, goes on as it began."""
+    folder = run_in(tmp_path / "run", "steps=1", "arch.norm=group", "probe.split.chunk=3")
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)["probes"]["split"]
+    assert state == {"compiled": False, "at_a_time": 3, "chunks_tried": True}
 
 
 @pytest.mark.slow

@@ -88,10 +88,6 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     "einsum is a view": (_through(lambda y: torch.einsum("ij->ji", y)), "view"),
     "sum_to_size is a view": (_through(lambda y: y.sum_to_size(3, 3)), "view"),
     "broadcast is a view": (_through(lambda y: torch.broadcast_tensors(y, torch.ones(3, 3))[0]), "view"),
-    "foreign statistics": (
-        lambda x: F.batch_norm(x, torch.zeros(3).double(), torch.ones(3).double(), training=True),
-        "statistics",
-    ),
     "calls itself": (lambda x: torch.meshgrid(x[0], x[1], indexing="ij"), "meshgrid"),
     "into the parameter": (lambda x: x, ""),
 }

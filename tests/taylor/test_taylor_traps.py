@@ -27,6 +27,11 @@ def _read(norm: nn.Module, h: Tensor) -> Tensor:
     return torch.tanh(y * norm.running_var.sqrt()[:, None] + norm.running_mean[:, None])  # type: ignore
 
 
+def _thrown_away(norm: nn.Module, h: Tensor) -> Tensor:
+    mean, var = torch.zeros(6).double(), torch.ones(6).double()
+    return F.batch_norm(h, mean, var, training=True).tanh() * var.sqrt()[:, None] + norm(h)
+
+
 def _again(norm: nn.Module, h: Tensor) -> Tensor:
     """In training, then with the running statistics, which that has changed."""
     return F.batch_norm(norm(h), norm.running_mean, norm.running_var).tanh()  # type: ignore
@@ -42,7 +47,7 @@ class Normed(nn.Module):
         return found
 
 
-@pytest.mark.parametrize("use", [_read, _again])
+@pytest.mark.parametrize("use", [_read, _again, _thrown_away])
 @pytest.mark.parametrize("norm", NORMS)
 def test_running_statistics_that_are_read_after_they_changed(norm: str, use: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
@@ -99,9 +104,14 @@ def test_a_bound_that_is_infinite(function: Callable[..., Tensor], kind: type[Op
 LAID: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "contiguous": lambda d, y: _written(y, y.contiguous()),
     "to": lambda d, y: _written(y, y.to(memory_format=torch.contiguous_format)),
+    "to channels last": lambda d, y: y.sin() + _doubled(y.contiguous(memory_format=torch.channels_last)),
     "is_contiguous": lambda d, y: y if y.is_contiguous() else 3 * y,
     "stride": lambda d, y: y * y.stride(1) / 36,
 }
+
+
+def _doubled(y: Tensor) -> Tensor:
+    return y.mul_(2)
 
 
 def _written(y: Tensor, same: Tensor) -> Tensor:

@@ -12,13 +12,11 @@ import torch
 class Context:
     """`compiled`: rules run as kernels made by torch.compile. `channels_last`: convolutions turn their maps to channels
     last, which the network as it stands does not. `transformed`: inside torch.func.vmap, where a tensor cannot be
-    written to by one that has more replicas than itself. `buffers`: the ids of the sweep's own copies of the network's
-    buffers."""
+    written to by one that has more replicas than itself."""
 
     compiled: bool = False
     channels_last: bool = False
     transformed: bool = False
-    buffers: frozenset[int] = frozenset()
 
 
 _current: ContextVar[Context] = ContextVar("taylor_sweep")

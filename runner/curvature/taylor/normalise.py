@@ -15,7 +15,7 @@ from runner.curvature.taylor.arithmetic import Coefficient, add, multiply, plus_
 from runner.curvature.taylor.context import current
 from runner.curvature.taylor.kernels import kernel
 from runner.curvature.taylor.registry import rule
-from runner.curvature.taylor.tensor import Series, UnsupportedOperation, series, tensor
+from runner.curvature.taylor.tensor import Series, series, tensor
 
 
 def average(x: Tensor, dims: list[int]) -> Tensor:
@@ -151,8 +151,6 @@ def track(x: Tensor, mean: Tensor | None, var: Tensor | None, momentum: float, b
     """What a forward pass in training makes of the running `mean` and `var`, which the network may read later on."""
     if mean is None or var is None:
         return
-    if not current().buffers.issuperset((id(mean), id(var))):
-        raise UnsupportedOperation("an in-place operation", "it writes to statistics that are no buffers")
     if not (by_sample or current().transformed):
         torch.batch_norm_update_stats(x, mean, var, momentum)
         return

@@ -1,5 +1,6 @@
 """Arithmetic of two tensors, and choosing between them element by element."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -143,14 +144,14 @@ def _filled(x: Taylor, mask: Tensor, number: Any) -> Tensor:
     return tensor(x.c[0].masked_fill(mask, number), *rest)
 
 
-def _slope_at(bound: Any) -> float:
-    """Of clamp at x = 0 = its bound, as autograd has it: versions of torch differ, and numbers and tensors."""
-    with torch.inference_mode(False), torch.enable_grad():
-        x = torch.zeros((), requires_grad=True)
+@cache
+def _slope_at(kind: type[float] | type[Tensor]) -> float:
+    """Of clamp at x = 0 = its bound, as autograd has it: versions of torch differ, and numbers and tensors. Not found
+    out before it is needed: autograd's engine takes up the devices that are there at its first backward pass."""
+    with torch._C._DisableFuncTorch(), torch.enable_grad():
+        x = torch.zeros((), device="cpu", requires_grad=True)
+        bound = 0.0 if kind is float else torch.zeros((), device="cpu")
         return float(torch.autograd.grad(x.clamp(min=bound), x)[0])
-
-
-_AT_NUMBER, _AT_TENSOR = _slope_at(0.0), _slope_at(torch.zeros(()))
 
 
 def _bounded(x: Any, low: Any, high: Any) -> Tensor:
@@ -161,7 +162,7 @@ def _bounded(x: Any, low: Any, high: Any) -> Tensor:
     slope = torch.ones_like(x0)
     for bound, compare in ((low, torch.gt), (high, torch.lt)):
         if bound is not None:
-            at = _AT_TENSOR if isinstance(bound, Tensor) else _AT_NUMBER
+            at = _slope_at(Tensor if isinstance(bound, Tensor) else float)
             inside = compare(x0, bound)
             slope = slope * (torch.where(x0 == bound, at, inside) if at else inside)
     return tensor(x0.clamp(low, high), *(multiply(k, slope) for k in x.c[1:]))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.curvature.taylor.context import current
+from runner.curvature.taylor.context import LayoutMatters, current
 from runner.curvature.taylor.registry import RULES, functions, names, register, rule
 from runner.curvature.taylor.tensor import Taylor, UnsupportedOperation, as_view, overwrite, series, tensor, value
 
@@ -86,7 +86,10 @@ def elementary(function: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) 
 
 
 def view(function: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Maps in channels last may have to be copied where the network's own need not, and count as views all the same."""
+    """Maps in channels last may have to be copied where the network's own need not, and count as views all the same.
+    Where the network asks for that layout it is the reverse."""
+    if current().channels_last and any(one is torch.channels_last for one in (*args, *kwargs.values())):
+        raise LayoutMatters
     y, copied = elementary(function, x, *args, **kwargs), current().channels_last
     if isinstance(y, Taylor):
         return x if all(a is b for a, b in zip(x.c, y.c, strict=True)) else as_view(y, x, copied)

@@ -1,7 +1,6 @@
 """One forward sweep along w + t v."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -98,7 +97,6 @@ def _swept(
         name: Taylor((p, direction[name].detach(), None)) if name in direction else p for name, p in params.items()
     }
     own = {name: buffer.clone() for name, buffer in buffers.items()}
-    context = replace(context, buffers=frozenset(map(id, own.values())))
     versions = {} if context.transformed else {name: p._version for name, p in params.items()}
     try:
         with (
