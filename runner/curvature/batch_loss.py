@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from runner.curvature import functional, randomness
-from runner.curvature.functional import NotAFunction
+from runner.curvature.functional import NotAFunction, put_back
 from runner.curvature.precision import exact_arithmetic
-from runner.curvature.purity import put_back
 from runner.curvature.side_by_side import side_by_side
 from runner.curvature.taylor import expand, split_terms
 from runner.curvature.twice import TwiceDifferentiable

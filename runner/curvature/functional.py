@@ -1,12 +1,18 @@
-"""A network with other tensors in the place of its parameters and buffers."""
+"""A network with other tensors in the place of its parameters and buffers, which leaves nothing behind."""
 
+import copy
+import operator
 import sys
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
+
+_OF_TORCH = frozenset(vars(nn.Module()))
 
 
 class NotAFunction(ValueError):
@@ -49,6 +55,28 @@ def with_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[No
         for part, own in held:
             part._buffers.clear()
             part._buffers.update(own)
+
+
+@contextmanager
+def put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """What a forward pass leaves in its modules is taken away again: what it sets as an attribute or puts into a list,
+    dict, set or deque that is one, and the tensors that hooks make of parameters (torch.nn.utils.prune, the old
+    weight_norm). What torch.nn.utils.parametrize caches is that of other weights, and not used."""
+    before = [(vars(module), dict(vars(module))) for module in modules]
+    own = (value for _, held in before for name, value in held.items() if name not in _OF_TORCH)
+    containers = [(value, copy.copy(value)) for value in own if isinstance(value, list | dict | set | deque)]
+    cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = cached
+        for now, held in before:
+            if len(now) != len(held) or not all(map(operator.is_, now.values(), held.values())):
+                now.clear()
+                now.update(held)
+        for container, content in containers:
+            container.clear()
+            container.extend(content) if isinstance(container, list | deque) else container.update(content)
 
 
 EMBEDDINGS = {

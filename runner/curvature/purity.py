@@ -1,26 +1,21 @@
-"""Is the loss a function of the weights, and is nothing written to? Looked at on copies, and by what is put back."""
+"""Is the loss a function of the weights, and is nothing written to? Looked at on copies."""
 
 import copy
-import operator
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
+from runner.curvature.batch_loss import BatchLoss
 from runner.curvature.functional import NotAFunction
 
-_OF_TORCH = frozenset(vars(nn.Module()))
 
-
-def check(loss: Any) -> None:
-    """Raises NotAFunction, before anything is written to, where a forward pass or the loss of a `BatchLoss` writes to
-    weights, inputs or targets, or where the model's parameters reach the loss on another way than as its weights: from
-    a list, as an attribute that was made of them, or in loss_fn. One forward pass, on copies of all these."""
+def check(loss: BatchLoss) -> None:
+    """Raises NotAFunction, before anything is written to, where a forward pass or the loss writes to weights, inputs,
+    targets or tensors that the network holds beside its buffers, or where the model's parameters reach the loss on
+    another way than as its weights: from a list, as an attribute that was made of them, or in loss_fn. One forward
+    pass, on copies of all these."""
     trial = copy.copy(loss)
     given = (loss.weights, loss.frozen, loss.inputs, loss.targets)
     copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, given)
@@ -69,25 +64,3 @@ def _reached(value: Tensor, names: dict[int, str]) -> str | None:
             return names[id(node.variable)]  # type: ignore[attr-defined]
         waiting += [above for above, _ in node.next_functions]
     return None
-
-
-@contextmanager
-def put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """What a forward pass leaves in its modules is taken away again: what it sets as an attribute or puts into a list,
-    dict, set or deque that is one, and the tensors that hooks make of parameters (torch.nn.utils.prune, the old
-    weight_norm). What torch.nn.utils.parametrize caches is that of other weights, and not used."""
-    before = [(vars(module), dict(vars(module))) for module in modules]
-    own = (value for _, held in before for name, value in held.items() if name not in _OF_TORCH)
-    containers = [(value, copy.copy(value)) for value in own if isinstance(value, list | dict | set | deque)]
-    cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
-    try:
-        yield
-    finally:
-        parametrize._cache_enabled = cached
-        for now, held in before:
-            if len(now) != len(held) or not all(map(operator.is_, now.values(), held.values())):
-                now.clear()
-                now.update(held)
-        for container, content in containers:
-            container.clear()
-            container.extend(content) if isinstance(container, list | deque) else container.update(content)

@@ -262,6 +262,7 @@ def judged(claim: Claim, runs: Runs) -> Finding:
     except BadInput as error:
         return Finding(Outcome.UNDECIDED, f"These runs lack what the rule needs: {error}.")
     except KeyError as error:
+        log.warning("The rule of %s asks for %s", claim.name, error)
         return Finding(Outcome.UNDECIDED, f"These runs ({runs.told}) lack what the rule needs: {error}.")
     except (LookupError, ValueError) as error:
         log.warning("The rule of %s stopped: %r", claim.name, error)
