@@ -1,4 +1,5 @@
-"""Small networks of every kind of layer, and the dense Hessian by autograd as the oracle that knows nothing of them."""
+"""The public functions, small networks of every kind of layer, and the dense Hessian by autograd as the oracle that
+knows nothing of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from runner import curvature
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda c: nn.Identity(),
     "batch": lambda c: nn.BatchNorm2d(c),
@@ -15,6 +18,17 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": lambda c: nn.GroupNorm(2, c),
     "instance": lambda c: nn.InstanceNorm2d(c, affine=True, track_running_stats=True),
 }
+
+METHODS = ("taylor", "double_backward")
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "split": curvature.split,
+    "hvp": curvature.hvp,
+    "finite_difference": lambda *args: curvature.finite_difference(*args, step=1e-3),
+}
+
+
+def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().sum(1).mean() / 2
 
 
 @dataclass

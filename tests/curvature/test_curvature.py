@@ -3,12 +3,14 @@
 import pytest
 import torch
 from curvature.cases import (
+    METHODS,
     NORMS,
     Case,
     conv_case,
     dense_hessian,
     dense_jacobian,
     flat,
+    half_square,
     unflat,
 )
 from torch import Tensor, nn
@@ -17,12 +19,6 @@ from runner import curvature
 from runner.curvature import BatchLoss
 from runner.curvature.difference import loss_difference
 from runner.curvature.mixing import mixes_samples
-
-METHODS = ("taylor", "double_backward")
-
-
-def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs - targets).square().sum(1).mean() / 2
 
 
 class Quadratic(nn.Module):

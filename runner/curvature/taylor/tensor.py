@@ -137,10 +137,10 @@ def as_view(y: Any, x: Any, copied: bool = False) -> Any:
     """y, if it shares memory with x known to do so, so that a later write to either is not lost on the other. `copied`:
     it does in the network, though not here."""
     if isinstance(y, Taylor) and isinstance(x, Taylor) and y.kin is not x.kin and (copied or _share(x.c[0], y.c[0])):
-        x.kin += y.kin
-        for one in y.kin:
-            if (other := one()) is not None:
-                other.kin, other.leaked = x.kin, x.leaked or other.leaked
+        kin, leaked = x.kin + y.kin, x.leaked or y.leaked
+        for one in (ref() for ref in kin):
+            if one is not None:
+                one.kin, one.leaked = kin, leaked
     return y
 
 
