@@ -104,7 +104,8 @@ def test_a_bound_that_is_infinite(function: Callable[..., Tensor], kind: type[Op
 LAID: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "contiguous": lambda d, y: _written(y, y.contiguous()),
     "to": lambda d, y: _written(y, y.to(memory_format=torch.contiguous_format)),
-    "to channels last": lambda d, y: y.sin() + _doubled(y.contiguous(memory_format=torch.channels_last)),
+    "contiguous as channels last": lambda d, y: _doubled(y.contiguous(memory_format=torch.channels_last)) + y.sin(),
+    "to channels last": lambda d, y: _doubled(y.to(memory_format=torch.channels_last)) + y.sin(),
     "is_contiguous": lambda d, y: y if y.is_contiguous() else 3 * y,
     "stride": lambda d, y: y * y.stride(1) / 36,
 }
